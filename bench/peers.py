@@ -1,0 +1,209 @@
+"""The proxies that are compared: how each is started, with one core and the same backend.
+
+The gateway is one of them. All are plain reverse proxies with keep-alive on both sides; what their configurations
+say beyond that is in ``bench/configs``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from bench.processes import PROXY_CORE, BenchError, PinnedProcess, free_port, wait_until_ready
+
+HERE = Path(__file__).parent
+CONFIGS = HERE / "configs"
+PROXIES = HERE / "proxies"
+
+GATEWAY = "gateway"
+#: Settings of the caller's shell that would reach the gateway under test.
+_GATEWAY_PREFIXES = ("GATEWAY_", "OTEL_", "LOG_")
+
+
+@attrs.frozen
+class Setup:
+    """What a proxy is to do.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        backend_port: its only backend, on 127.0.0.1.
+        directory: for its files; removed after the run.
+        log: file for a JSON access log; None for no log.
+        gateway_env: settings of the gateway under test, over those of the benchmark.
+    """
+
+    port: int
+    backend_port: int
+    directory: Path
+    log: Path | None = None
+    gateway_env: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Command:
+    """A command line, its environment, and the file for its standard output if that is its access log."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    output: Path | None = None
+
+
+@attrs.frozen
+class Peer:
+    """A proxy by name; ``can_log``: it writes a JSON access log when the setup asks for one."""
+
+    name: str
+    command: Callable[[Setup], Command]
+    can_log: bool = False
+
+
+@attrs.frozen
+class RunningProxy:
+    """A proxy that listens."""
+
+    name: str
+    port: int
+    process: PinnedProcess
+
+
+def program(name: str) -> str:
+    """Path of a program: beside this interpreter (wheels put them there), else on PATH.
+
+    Raises:
+        BenchError: it is in neither place.
+    """
+    path = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if path is None:
+        raise BenchError(f"{name} is not installed; see bench/README.md")
+    return path
+
+
+def write_config(template: str, target: Path, **values: object) -> Path:
+    """Fill the ``@NAME@`` places of a file in ``bench/configs`` and write the result to ``target``."""
+    text = (CONFIGS / template).read_text("utf-8")
+    for name, value in values.items():
+        text = text.replace(f"@{name.upper()}@", str(value))
+    target.write_text(text, "utf-8")
+    return target
+
+
+def _one_core_go(setup: Setup) -> dict[str, str]:
+    home = {
+        "HOME": str(setup.directory),
+        "XDG_DATA_HOME": str(setup.directory),
+        "XDG_CONFIG_HOME": str(setup.directory),
+    }
+    return {**os.environ, **home, "GOMAXPROCS": "1"}
+
+
+def _gateway(setup: Setup) -> Command:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_GATEWAY_PREFIXES)}
+    settings = {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(setup.port),
+        "GATEWAY_ADMIN_PORT": "0",
+        "GATEWAY_ACCESS_LOG": "true" if setup.log else "false",
+    }
+    routing = ("GATEWAY_BACKEND_TARGET", "GATEWAY_ROUTES_FILE", "GATEWAY_ROUTES")
+    if not any(name in setup.gateway_env for name in routing):  # exactly one of the three is accepted
+        settings["GATEWAY_BACKEND_TARGET"] = f"http://127.0.0.1:{setup.backend_port}"
+    argv = [program("twistd"), "-n", "--pidfile=", "gateway"]
+    return Command(argv, {**inherited, **settings, **setup.gateway_env}, output=setup.log)
+
+
+def _nginx(setup: Setup) -> Command:
+    log = f"{setup.log} json buffer=64k flush=1s" if setup.log else "off"
+    values = {"port": setup.port, "backend_port": setup.backend_port, "dir": setup.directory, "access_log": log}
+    config = write_config("nginx-proxy.conf", setup.directory / "nginx-proxy.conf", **values)
+    return Command([nginx_program(), "-p", str(setup.directory), "-c", str(config)], os.environ)
+
+
+def _envoy(setup: Setup) -> Command:
+    log = (
+        (CONFIGS / "envoy-log.yaml").read_text("utf-8").strip().replace("@LOG@", str(setup.log)) if setup.log else "[]"
+    )
+    values = {"port": setup.port, "backend_port": setup.backend_port, "access_log": log}
+    config = write_config("envoy.yaml", setup.directory / "envoy.yaml", **values)
+    argv = [program("envoy"), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    return Command(argv, os.environ)
+
+
+def _traefik(setup: Setup) -> Command:
+    config = write_config("traefik.yaml", setup.directory / "routing.yaml", backend_port=setup.backend_port)
+    options = [
+        f"--entryPoints.traffic.address=127.0.0.1:{setup.port}",
+        "--entryPoints.traffic.transport.respondingTimeouts.readTimeout=0",  # its 60 s would cut a slow upload
+        f"--providers.file.filename={config}",
+        "--providers.file.watch=false",
+        "--log.level=ERROR",
+        "--global.checkNewVersion=false",
+        "--global.sendAnonymousUsage=false",
+    ]
+    return Command([program("traefik"), *options], _one_core_go(setup))
+
+
+def _caddy(setup: Setup) -> Command:
+    log = f"log {{\n\t\toutput file {setup.log}\n\t\tformat json\n\t}}" if setup.log else ""
+    values = {"port": setup.port, "backend_port": setup.backend_port, "access_log": log}
+    config = write_config("Caddyfile", setup.directory / "Caddyfile", **values)
+    argv = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+    return Command(argv, _one_core_go(setup))
+
+
+def _script(name: str) -> Callable[[Setup], Command]:
+    def command(setup: Setup) -> Command:
+        return Command([sys.executable, str(PROXIES / name), str(setup.port), str(setup.backend_port)], os.environ)
+
+    return command
+
+
+def nginx_program() -> str:
+    """Path of nginx; distributions put it where only root's PATH looks."""
+    return "/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else program("nginx")
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer(GATEWAY, _gateway, can_log=True),
+        Peer("nginx", _nginx, can_log=True),
+        Peer("envoy", _envoy, can_log=True),
+        Peer("traefik", _traefik),
+        Peer("caddy", _caddy, can_log=True),
+        Peer("aiohttp", _script("aiohttp_proxy.py")),
+        Peer("twisted-reverseproxy", _script("twisted_reverseproxy.py")),
+        Peer("site-treq", _script("site_treq.py")),
+    )
+}
+
+
+@contextmanager
+def running(
+    name: str,
+    backend_port: int,
+    directory: Path,
+    *,
+    log: Path | None = None,
+    gateway_env: Mapping[str, str] | None = None,
+) -> Iterator[RunningProxy]:
+    """A proxy of :data:`PEERS`, listening on a free port of the proxy's core until the block is left.
+
+    Raises:
+        BenchError: it is not installed or does not start.
+    """
+    home = directory / name
+    home.mkdir(exist_ok=True)
+    setup = Setup(free_port(), backend_port, home, log, gateway_env or {})
+    command = PEERS[name].command(setup)
+    output = command.output or home / "output"
+    with PinnedProcess(
+        command.argv, core=PROXY_CORE, output=output, errors=home / "errors", env=command.env
+    ) as process:
+        wait_until_ready(process, setup.port)
+        yield RunningProxy(name, setup.port, process)

@@ -1,0 +1,230 @@
+"""The admin listener's site: a stock twisted.web one with nothing but small pages to read.
+
+It changes nothing and takes no bodies, so what remains to defend against is a browser on the same machine that is
+tricked into reading it for somebody else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from io import BytesIO
+from typing import Protocol
+
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from txgateway.telemetry.lines import json_line
+
+#: An idle connection is closed after this.
+TIMEOUT_S = 30
+#: Body bytes after which a client is cut off; there is nothing to send here.
+MAX_BODY_BYTES = 64 * 1024
+
+_SECURITY_HEADERS = (
+    (b"Cache-Control", b"no-store"),
+    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"X-Frame-Options", b"DENY"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+)
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>txgateway</title></head>
+<body>
+<h1>txgateway</h1>
+<ul>
+{items}
+</ul>
+</body>
+</html>
+"""
+
+
+class SettingRow(Protocol):
+    """One effective setting; a secret's value arrives masked."""
+
+    @property
+    def name(self) -> str:
+        """Variable or path in the routes document."""
+
+    @property
+    def value(self) -> object:
+        """As effective."""
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+
+
+class Metrics(Protocol):
+    """What makes ``/metrics``."""
+
+    def exposition(self, accept: bytes, /) -> tuple[bytes, bytes]:
+        """Content type and body for an ``Accept`` header value."""
+
+
+class _Page(Resource):
+    """A body made anew for every request."""
+
+    isLeaf = True
+
+    def __init__(self, make: Callable[[IRequest], tuple[bytes, bytes]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def render(self, request: IRequest) -> bytes:
+        content_type, body = self._make(request)
+        request.setHeader(b"Content-Type", content_type)
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        return b"" if request.method == b"HEAD" else body
+
+
+class AdminRoot(Resource):
+    """Checks every request, then hands it to the page of exactly its path.
+
+    Refuses other hosts (421), methods other than GET and HEAD (405), and unknown paths (404).
+
+    Args:
+        pages: leaf resources by path.
+        admin_host: the address or name that the listener is bound to.
+    """
+
+    isLeaf = True
+
+    def __init__(self, pages: Mapping[bytes, IResource], admin_host: str) -> None:
+        super().__init__()
+        self._pages = pages
+        self._admin_host = admin_host.lower()
+        self._checks_host = self._admin_host == "localhost" or _is_loopback(self._admin_host)
+
+    def render(self, request: Request) -> bytes | int:
+        for name, value in _SECURITY_HEADERS:
+            request.setHeader(name, value)
+        if not self._is_our_host(request.requestHeaders.getRawHeaders(b"host") or []):
+            return _refuse(request, 421, "This host is not served here.")
+        page = self._pages.get(request.path)
+        if page is None:
+            return _refuse(request, 404, "There is no such page.")
+        if request.method not in {b"GET", b"HEAD"}:
+            request.setHeader(b"Allow", b"GET, HEAD")
+            return _refuse(request, 405, "Only GET and HEAD are allowed.")
+        body: bytes | int = page.render(request)
+        return body
+
+    def _is_our_host(self, hosts: Sequence[bytes]) -> bool:
+        """Whether no browser was led here by a name that somebody else can point at this machine (DNS rebinding).
+
+        A listener that is bound beyond loopback is reached by names that are not known here.
+        """
+        if len(hosts) > 1:
+            return False
+        if not self._checks_host or not hosts:
+            return True
+        name = hosts[0].decode("latin-1").strip().lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        return name in {"localhost", self._admin_host} or _address(name) is not None
+
+
+class _AdminRequest(Request):
+    """A request whose body, of no use here, is thrown away rather than spooled to a file."""
+
+    _body_bytes = 0
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        if name.lower() != b"server":  # which process() sets before any resource is asked
+            super().setHeader(name, value)
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._body_bytes += len(data)
+        if self._body_bytes > MAX_BODY_BYTES:
+            self.channel.loseConnection()
+
+
+class _QuietSite(Site):
+    """Keeps scrapes and probes out of the access log."""
+
+    noisy = False
+
+    def log(self, request: HTTPRequest) -> None:
+        """Not a word."""
+
+
+def admin_site(
+    *,
+    admin_host: str,
+    probes: Mapping[bytes, IResource],
+    metrics: Metrics,
+    status: Callable[[], Mapping[str, object]],
+    config: Callable[[], Iterable[SettingRow]],
+) -> Site:
+    """The site for the admin listener.
+
+    Args:
+        admin_host: what the listener is bound to (``GATEWAY_ADMIN_HOST``). On loopback, only requests to an
+            address, to ``localhost`` or to this name are answered.
+        probes: the probe resources by path.
+        metrics: makes ``/metrics``.
+        status: the members of ``/status``, as plain data.
+        config: the rows of ``/config``.
+    """
+    pages: dict[bytes, IResource] = {
+        b"/metrics": _Page(lambda request: metrics.exposition(_accept(request))),
+        b"/status": _Page(lambda _: _json(status())),
+        b"/config": _Page(lambda _: _json({"settings": [_row(row) for row in config()]})),
+        **probes,
+    }
+    index = _index(sorted(pages))
+    pages[b"/"] = _Page(lambda _: (b"text/html; charset=utf-8", index))
+    return _QuietSite(
+        AdminRoot(pages, admin_host),
+        requestFactory=_AdminRequest,
+        parsePOSTFormSubmission=False,
+        timeout=TIMEOUT_S,
+    )
+
+
+def _accept(request: IRequest) -> bytes:
+    return b",".join(request.requestHeaders.getRawHeaders(b"accept") or [])
+
+
+def _json(members: Mapping[str, object]) -> tuple[bytes, bytes]:
+    return b"application/json", json_line(members)
+
+
+def _row(row: SettingRow) -> dict[str, object]:
+    value = row.value
+    is_plain = value is None or isinstance(value, (str, int, float, bool))
+    return {"name": row.name, "value": value if is_plain else str(value), "source": row.source}
+
+
+def _index(paths: list[bytes]) -> bytes:
+    links = (escape(path.decode("utf-8")) for path in paths)
+    return _PAGE.format(items="\n".join(f'<li><a href="{link}">{link}</a></li>' for link in links)).encode("utf-8")
+
+
+def _refuse(request: Request, status: int, text: str) -> bytes:
+    request.setResponseCode(status)
+    content_type, body = _json({"status": status, "detail": text})
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    return b"" if request.method == b"HEAD" else body
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _is_loopback(name: str) -> bool:
+    address = _address(name)
+    return address is not None and address.is_loopback

@@ -1,0 +1,178 @@
+"""Route ends that answer without a backend: redirects, fixed responses, and mounted twisted.web resources."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import multipart
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.http import parse_qs
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
+
+from txgateway.errors import BadRequest, RequestTimeout
+from txgateway.transport.interfaces import HeaderList
+from txgateway.transport.wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from txgateway.request import GatewayRequest
+
+#: Bodies for mounted resources stay in memory up to this size; larger ones go to a temporary file.
+SPOOL_MEMORY_BYTES = 256 * 1024
+#: Form parts and their sizes, in memory.
+MAX_FORM_PARTS = 1000
+
+
+@implementer(IResource)
+class _Answer:
+    """Base of route ends."""
+
+    isLeaf = True
+
+    def render(self, request: GatewayRequest) -> int:
+        raise NotImplementedError
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> _Answer:  # noqa: ARG002 -- IResource's signature
+        return self
+
+    def putChild(self, path: bytes, child: Any) -> None:
+        raise TypeError("a route's end has no children")
+
+
+class Redirect(_Answer):
+    """Sends the client elsewhere.
+
+    Args:
+        to: absolute URL or path. One without a path keeps the client's own path and query.
+        status: a 3xx code.
+    """
+
+    def __init__(self, to: str, status: int) -> None:
+        self._to = to.encode("ascii")
+        self._keeps_path = b"/" not in self._to.partition(b"://")[2] and b"://" in self._to
+        self._status = status
+
+    def render(self, request: GatewayRequest) -> int:
+        location = self._to + (request.upstream_target or b"/") if self._keeps_path else self._to
+        request.answer(self._status, [(b"location", b"Location", location)], b"")
+        return NOT_DONE_YET
+
+
+class FixedResponse(_Answer):
+    """Always the same answer."""
+
+    def __init__(self, status: int, body: str, content_type: str) -> None:
+        self._status = status
+        self._body = body.encode("utf-8")
+        self._headers: HeaderList = (
+            [(b"content-type", b"Content-Type", content_type.encode("ascii"))] if self._body else []
+        )
+
+    def render(self, request: GatewayRequest) -> int:
+        request.answer(self._status, list(self._headers), self._body)
+        return NOT_DONE_YET
+
+
+class Mounted(_Answer):
+    """A stock twisted.web resource tree as a route's end, with all that such resources expect.
+
+    The body is read first (in memory up to SPOOL_MEMORY_BYTES, then on disk), form arguments are parsed, and child
+    lookup begins behind the route's own path.
+
+    Refuses: REQUEST_TIMEOUT when the body stalls, BAD_REQUEST when a form is malformed.
+    On cancel: the resource is told through ``notifyFinish``.
+
+    Args:
+        root: the tree.
+        prefix_segments: number of path segments that the route has matched.
+        body_timeout_s: without progress.
+        wheel: for that.
+        clock: for the tree's sessions.
+    """
+
+    def __init__(
+        self, root: IResource, prefix_segments: int, body_timeout_s: float, wheel: TimerWheel, clock: IReactorTime
+    ) -> None:
+        self._root = root
+        self._prefix_segments = prefix_segments
+        self._body_timeout_s = body_timeout_s
+        self._wheel = wheel
+        self._site = Site(root, reactor=clock)
+
+    def render(self, request: GatewayRequest) -> int:
+        if request.body_complete and not request.bytes_in:
+            self.serve(request)
+        else:
+            spool = _Spool(request, self, self._wheel, self._body_timeout_s)
+            request.on_finish(spool.finished)
+            request.want_body(spool)
+        return NOT_DONE_YET
+
+    def serve(self, request: GatewayRequest) -> None:
+        """Find the resource and let it render."""
+        request.site = self._site
+        segments = [unquote_to_bytes(segment) for segment in request.canonical_path.split(b"/")[1:]]
+        request.prepath = segments[: self._prefix_segments]
+        request.postpath = segments[self._prefix_segments :]
+        request.render(getChildForRequest(self._root, request))
+
+
+class _Spool:
+    """Collects a request's body for a mounted resource."""
+
+    def __init__(self, request: GatewayRequest, end: Mounted, wheel: TimerWheel, timeout_s: float) -> None:
+        self._request = request
+        self._end = end
+        self._wheel = wheel
+        self._timeout_s = timeout_s
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY_BYTES)  # noqa: SIM115 -- closed when finished
+        self.deadline = wheel.after(timeout_s)
+        wheel.watch(self)
+
+    def body_received(self, data: bytes) -> None:
+        self.deadline = self._wheel.after(self._timeout_s)
+        self._file.write(data)
+
+    def body_ended(self, trailers: HeaderList) -> None:  # noqa: ARG002 -- resources know no trailers
+        self._wheel.forget(self)
+        request = self._request
+        self._file.seek(0)
+        request.content = self._file
+        try:
+            if request.method == b"POST":
+                _parse_form(request)
+            self._end.serve(request)
+        except multipart.MultipartError as exc:
+            request.fail(BadRequest(str(exc)))
+        except Exception:
+            request.processingFailed(Failure())
+
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002 -- the wheel's signature
+        self._request.fail(RequestTimeout("request body stalled"))
+
+    def finished(self, _: GatewayRequest) -> None:
+        self._wheel.forget(self)
+        self._file.close()
+
+
+def _parse_form(request: GatewayRequest) -> None:
+    """Add a form's fields to ``args``, as twisted.web does."""
+    kind, options = multipart.parse_options_header((request.header(b"content-type") or b"").decode("latin-1"))
+    if kind == "application/x-www-form-urlencoded":
+        fields = parse_qs(request.content.read(), 1)
+    elif kind == "multipart/form-data":
+        fields = {}
+        parser = multipart.MultipartParser(
+            request.content, options.get("boundary", ""), part_limit=MAX_FORM_PARTS, charset="utf-8"
+        )
+        for part in parser:
+            fields.setdefault(part.name.encode("utf-8"), []).append(part.raw)
+    else:
+        return
+    request.content.seek(0)
+    for name, values in fields.items():
+        request.args.setdefault(name, []).extend(values)

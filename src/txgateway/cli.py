@@ -1,0 +1,108 @@
+"""The ``txgateway`` command: looks at a configuration without starting anything.
+
+Problems go to standard error, one a line; what was asked for goes to standard output, as text or as one JSON object.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn
+
+import click
+import orjson
+
+from txgateway import __version__
+from txgateway.config import Configuration, ConfigurationError, Problem, load
+
+#: Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
+EX_CONFIG: Final = 78
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="txgateway")
+def main() -> None:
+    """Look at the gateway's configuration, which is taken from the environment."""
+
+
+@main.command()
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
+@_AS_JSON
+def check(strict: bool, as_json: bool) -> None:
+    """Judge the configuration: exit status 0 if it can be used, 78 if not."""
+    problems, warnings = _judge()
+    is_ok = not problems and not (strict and warnings)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if as_json:
+        told = [{"where": problem.where, "value": problem.value, "message": problem.message} for problem in problems]
+        _print_json({"ok": is_ok, "problems": told, "warnings": list(warnings)})
+    elif not problems:
+        click.echo("configuration ok" if is_ok else "configuration has warnings")
+        for warning in warnings:
+            click.echo(f"warning: {warning}")
+    raise SystemExit(0 if is_ok else EX_CONFIG)
+
+
+@main.command()
+@_AS_JSON
+def config(as_json: bool) -> None:
+    """Print every setting with its value and where it came from; secrets are masked."""
+    try:
+        effective = _load().effective()
+    except ConfigurationError as exc:
+        _refuse(exc)
+    if as_json:
+        _print_json(effective)
+    else:
+        click.echo("\n".join(_lines(effective)))
+
+
+def _load() -> Configuration:
+    return load(os.environ)
+
+
+def _judge() -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    try:
+        configuration = _load()
+    except ConfigurationError as exc:
+        return exc.problems, ()
+    return (), (*configuration.warnings, *configuration.hazards)
+
+
+def _refuse(error: ConfigurationError) -> NoReturn:
+    for problem in error.problems:
+        click.echo(str(problem), err=True)
+    raise SystemExit(EX_CONFIG)
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def _lines(effective: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The effective configuration as aligned columns: setting, value, source."""
+    yield from _table("settings", effective["settings"])
+    for kind in ("backends", "routes"):
+        for name, entries in effective[kind].items():
+            yield ""
+            yield from _table(f"{kind}.{name}", entries)
+
+
+def _table(title: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    rows = [(key, _text(entry["value"]), entry["source"]) for key, entry in entries.items()]
+    key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    yield f"[{title}]"
+    for key, value, source in rows:
+        yield f"{key:{key_width}}  {value:{value_width}}  {source}"
+
+
+def _text(value: Any) -> str:
+    """A value on one line, as a variable would have it; ``-`` for nothing."""
+    if value is None or value in ("", []):
+        return "-"
+    if isinstance(value, list) and all(isinstance(element, str) for element in value):
+        return ",".join(value)
+    return value if isinstance(value, str) and value.isprintable() else orjson.dumps(value).decode("utf-8")

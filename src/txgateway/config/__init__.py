@@ -1,0 +1,178 @@
+"""The configuration: from the environment and the routes document to frozen values that the gateway is built from.
+
+:func:`load` is the way in. It reads everything, judges everything, and either returns a :class:`Configuration` that
+holds no open question, or raises with every problem it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from txgateway.config import not_yet
+from txgateway.config.checks import check_document, check_environment
+from txgateway.config.document import (
+    Document,
+    FixedResponse,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    WeightedBackend,
+    document_of_file,
+    document_of_json,
+    document_of_targets,
+)
+from txgateway.config.effective import effective_configuration
+from txgateway.config.environment import TRACING_VARIABLE, Environment, read_environment
+from txgateway.config.groups import (
+    BackendTls,
+    Breaker,
+    Bulkhead,
+    Cors,
+    HealthCheck,
+    Jwt,
+    Pool,
+    RateLimit,
+    Retry,
+    Sanitize,
+    SecurityHeaders,
+    Timeout,
+    leaves,
+)
+from txgateway.config.hazards import hazards
+from txgateway.config.problems import ConfigurationError, Problem
+from txgateway.config.routes import Backend, Resolver, Route
+from txgateway.config.settings import Settings
+from txgateway.config.targets import Target
+from txgateway.config.values import Rate, shown
+
+__all__ = [
+    "Backend",
+    "BackendTls",
+    "Breaker",
+    "Bulkhead",
+    "Configuration",
+    "ConfigurationError",
+    "Cors",
+    "FixedResponse",
+    "HealthCheck",
+    "Jwt",
+    "Pool",
+    "Problem",
+    "Rate",
+    "RateLimit",
+    "Redirect",
+    "RequestHeaders",
+    "ResponseHeaders",
+    "Retry",
+    "Route",
+    "Sanitize",
+    "SecurityHeaders",
+    "Settings",
+    "Target",
+    "Timeout",
+    "WeightedBackend",
+    "load",
+]
+
+
+@attrs.frozen
+class Configuration:
+    """A configuration without open questions.
+
+    Attributes:
+        settings: what applies to the whole process, and the defaults of routes and backends.
+        backends: by name.
+        routes: in the order of the document; it decides nothing.
+        warnings: what is set and has no effect yet; to be logged at start.
+        hazards: what has an effect that is probably not wanted; for ``txgateway check``.
+    """
+
+    settings: Settings
+    backends: Mapping[str, Backend]
+    routes: tuple[Route, ...]
+    warnings: tuple[str, ...]
+    hazards: tuple[str, ...]
+    _environment: Environment = attrs.field(repr=False)
+    _document: Document = attrs.field(repr=False)
+
+    def effective(self) -> dict[str, dict[str, Any]]:
+        """Every setting with its value and its source, secrets masked: a tree of JSON values."""
+        return effective_configuration(self._environment, self._document)
+
+
+def load(environ: Mapping[str, str]) -> Configuration:
+    """Read, judge and resolve the whole configuration; blocks on the files that it names.
+
+    Args:
+        environ: the variables, as in ``os.environ``.
+
+    Raises:
+        ConfigurationError: something is wrong with it; all that is wrong is told at once.
+    """
+    environment = read_environment(environ)
+    document = _read_document(environment)
+    problems = [
+        *environment.problems,
+        *check_environment(environment),
+        *document.problems,
+        *check_document(document, environment),
+        *_not_implemented(environment, document),
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    resolver = Resolver(environment.settings)
+    return Configuration(
+        settings=environment.settings,
+        backends={entry.name: resolver.backend(entry) for entry in document.backends},
+        routes=tuple(resolver.route(entry) for entry in document.routes),
+        warnings=tuple(_without_effect(environment, document)),
+        hazards=tuple(hazards(environment, document)),
+        environment=environment,
+        document=document,
+    )
+
+
+def _read_document(environment: Environment) -> Document:
+    settings = environment.settings
+    if settings.backend_target:
+        return document_of_targets(settings.backend_target, environment.variable("backend_target"))
+    if settings.routes_file is not None:
+        return document_of_file(settings.routes_file, environment.variable("routes_file"))
+    if settings.routes is not None:
+        return document_of_json(settings.routes.encode("utf-8", "surrogateescape"), environment.variable("routes"))
+    return Document()
+
+
+def _given(environment: Environment, document: Document) -> Iterator[tuple[str, str, object]]:
+    """Everything that is set explicitly: where, the key, the value."""
+    for leaf in leaves(environment.settings, only_given=True):
+        yield environment.variable(leaf.key), leaf.key, leaf.value
+    tables = [(entry.place, entry.table) for entry in document.backends]
+    for place, table in (*tables, *((entry.place, entry.table) for entry in document.routes)):
+        for leaf in leaves(table, only_given=True):
+            yield place.of(leaf.key), leaf.key, leaf.value
+
+
+def _not_implemented(environment: Environment, document: Document) -> Iterator[Problem]:
+    for where, key, value in _given(environment, document):
+        if not_yet.is_refused(key, value):
+            yield Problem(where, None, not_yet.REFUSAL)
+    for backend in document.backends:
+        for scheme in {target.url.scheme for target in backend.table.targets} & not_yet.REFUSED_SCHEMES:
+            yield Problem(backend.place.of("targets"), shown(f"{scheme}://"), not_yet.REFUSAL)
+
+
+def _without_effect(environment: Environment, document: Document) -> Iterator[str]:
+    """One line for each key, however many routes have it."""
+    places: dict[str, list[str]] = {}
+    for where, key, value in _given(environment, document):
+        if not_yet.is_without_effect(key, value):
+            places.setdefault(where if where.isupper() else key, []).append(where)
+    if environment.wants_tracing:
+        places[TRACING_VARIABLE] = [TRACING_VARIABLE]
+    for first, *others in places.values():
+        also = f" (and {len(others)} more like it)" if others else ""
+        yield f"{first}{also}: {not_yet.WARNING}"

@@ -1,0 +1,1 @@
+"""One Resource decorator a file; :mod:`txgateway.pipeline` alone knows their order."""

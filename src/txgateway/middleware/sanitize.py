@@ -1,0 +1,86 @@
+"""Checks that a request says unambiguously whom and what it is for, before anything is decided on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.web.server import NOT_DONE_YET
+
+from txgateway.errors import BadHost, BadPath, BadRequest, ExpectationFailed, MethodNotAllowed
+from txgateway.headers import is_valid_host
+from txgateway.middleware.base import Middleware
+from txgateway.routing.path import canonical_path
+
+if TYPE_CHECKING:
+    from txgateway.request import GatewayRequest
+
+_MAX_CACHED_HOSTS = 256
+
+
+class Sanitize(Middleware):
+    """Target form, ``Host``, path and ``Expect`` (RFC 9110 sections 7.2 and 10.1.1, RFC 9112 section 3.2).
+
+    Sets ``host``, ``path``, ``canonical_path``, and ``upstream_target`` in origin-form.
+
+    Position: below the log, above routing and everything that trusts path or host.
+    Refuses: BAD_REQUEST, BAD_HOST, BAD_PATH, EXPECTATION_FAILED, METHOD_NOT_ALLOWED (CONNECT).
+    On cancel: nothing to free.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._valid_hosts: set[bytes] = set()  # what clients really send is a handful of names
+
+    def render(self, request: GatewayRequest) -> Any:
+        target = request.uri
+        fields = request.fields
+        host = fields.get(b"host")
+        if not target.startswith(b"/"):
+            if target == b"*" and request.method == b"OPTIONS":
+                self._check_host(request, host)
+                request.path = b"*"
+                request.answer(204, [], b"")
+                return NOT_DONE_YET
+            target, host = self._absolute(request, target)
+        self._check_host(request, host)
+        request.upstream_target = target
+        mark = target.find(b"?")
+        path = target if mark < 0 else target[:mark]
+        request.path = path
+        if b"#" in target:
+            raise BadPath("a fragment in the target")
+        request.canonical_path = canonical_path(path)
+        if b"expect" in fields and fields[b"expect"].lower() != b"100-continue" and request.clientproto != b"HTTP/1.0":
+            raise ExpectationFailed
+        return self.inner.render(request)
+
+    def _check_host(self, request: GatewayRequest, host: bytes | None) -> None:
+        if host is None:
+            if request.clientproto != b"HTTP/1.0":
+                raise BadHost("missing")
+            return
+        if host not in self._valid_hosts:
+            if not is_valid_host(host):
+                raise BadHost("malformed")
+            if len(self._valid_hosts) < _MAX_CACHED_HOSTS:
+                self._valid_hosts.add(host)
+        request.host = host
+
+    def _absolute(self, request: GatewayRequest, target: bytes) -> tuple[bytes, bytes | None]:
+        """Absolute-form becomes origin-form, and its authority replaces ``Host`` (RFC 9112 section 3.2.2)."""
+        if request.method == b"CONNECT":
+            raise MethodNotAllowed
+        scheme, separator, rest = target.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            raise BadRequest("target is neither origin-form nor absolute-form")
+        if b"host" not in request.fields and request.clientproto != b"HTTP/1.0":
+            raise BadHost("missing")
+        cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        path = rest[cut:]
+        if not path.startswith(b"/"):
+            path = b"*" if not path and request.method == b"OPTIONS" else b"/" + path
+        if path == b"*":
+            path = b"/"
+        return path, rest[:cut]
+
+

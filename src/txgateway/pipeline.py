@@ -1,0 +1,197 @@
+"""THE MAP: which decorators a request passes, in order, and why each stands where it stands.
+
+Built once from a configuration; at request time nothing is looked up that could be decided here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+from twisted.web.resource import IResource
+
+from txgateway.answers import FixedResponse, Mounted, Redirect
+from txgateway.config import Configuration, Route
+from txgateway.errors import GatewayError
+from txgateway.forwarded import ForwardedPolicy
+from txgateway.middleware.admission import Admission
+from txgateway.middleware.base import Inner
+from txgateway.middleware.client_address import ClientAddress
+from txgateway.middleware.observe import Log, Observe, RouteCells
+from txgateway.middleware.probes import Probes
+from txgateway.middleware.recovery import Recovery
+from txgateway.middleware.request_id import RequestId
+from txgateway.middleware.router import RouteEntry, Router
+from txgateway.middleware.sanitize import Sanitize
+from txgateway.middleware.transform import HeaderTransform, PathTransform
+from txgateway.proxy.backend import Backend
+from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource
+from txgateway.routing.table import RouteRule, RouteTable
+from txgateway.transport.wheel import TimerWheel
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from txgateway.request import GatewayRequest
+
+
+@define
+class Collaborators:
+    """What the decorators share."""
+
+    wheel: TimerWheel
+    clock: IReactorTime
+    backends: Mapping[str, Backend]
+    cells: Callable[[str], RouteCells]
+    access_log: Log | None
+    probes: Mapping[bytes, IResource]
+    new_request_id: Callable[[], str]
+
+
+class Pipeline:
+    """Both ways into the decorators.
+
+    Args:
+        configuration: validated.
+        parts: shared collaborators.
+    """
+
+    def __init__(self, configuration: Configuration, parts: Collaborators) -> None:
+        forwarded = ForwardedPolicy(configuration.settings.trusted_proxies)
+        table = RouteTable([(_rule(route), _entry(route, parts)) for route in configuration.routes])
+
+        # Nothing escapes into the transport.
+        recovery = Recovery
+        # Every answer carries an id, a probe's and a refusal's too.
+        request_id = partial(RequestId, is_trusted=forwarded.is_trusted, new_id=parts.new_request_id)
+        # Probes are not counted, not logged, never routed.
+        probes = partial(Probes, resources=parts.probes)
+        # Counts and logs whatever is decided below it, refusals included.
+        observe = partial(Observe, unmatched=parts.cells("none"), access_log=parts.access_log)
+        # Nothing is decided on a target, Host or path that could be read in two ways.
+        sanitize = Sanitize
+        # Repeats the checked Host; all below ask for the client's address.
+        client_address = partial(ClientAddress, policy=forwarded)
+        # Takes the route, and with it the route's own decorators (see _entry).
+        router = Router(table)
+
+        self._entry = nest(recovery, request_id, probes, observe, sanitize, client_address, end=router)
+        # A message that never became a request: same id, same log, only the answer is known beforehand.
+        self._refusals = nest(recovery, request_id, observe, end=_Refusal())
+
+    def dispatch(self, request: GatewayRequest) -> None:
+        """Send a request on its way."""
+        self._entry.render(request)
+
+    def refuse(self, request: GatewayRequest, error: GatewayError) -> None:
+        """Answer a message that the transport could not make sense of."""
+        request.error = error
+        request.client_ip = request.channel.peer_ip or None
+        request.host = request.header(b"host")
+        request.path = request.uri.partition(b"?")[0] or None  # type: ignore[assignment]
+        self._refusals.render(request)
+
+
+class _Refusal:
+    """Raises what the transport found."""
+
+    def render(self, request: GatewayRequest) -> Any:
+        raise request.error or GatewayError()
+
+
+def nest(*decorators: Callable[[Inner], Inner], end: Inner) -> Inner:
+    """Wrap ``end`` in decorators, named in request order: the first is the outermost."""
+    for decorate in reversed(decorators):
+        end = decorate(end)
+    return end
+
+
+def _entry(route: Route, parts: Collaborators) -> RouteEntry:
+    """A route with its own decorators, in request order; only those that it asks for."""
+    decorators: list[Callable[[Inner], Inner]] = []
+    # What the route does not take at all must cost nothing below.
+    sanitize = route.sanitize
+    decorators.append(
+        partial(
+            Admission,
+            max_body_bytes=route.max_body_bytes,
+            underscore_headers=sanitize.underscore_headers,
+            rejects_encoded_slash=sanitize.encoded_slash == "reject",
+        )
+    )
+    # Below whatever reads the client's own fields.
+    requests, responses = route.request_headers, route.response_headers
+    if requests.set or requests.remove or responses.set or responses.remove:
+        decorators.append(
+            partial(
+                HeaderTransform,
+                request_set=requests.set,
+                request_remove=requests.remove,
+                response_set=responses.set,
+                response_remove=responses.remove,
+            )
+        )
+    # Last: everything above sees the client's own path.
+    strip = len(_segments(route.path)) if route.strip_prefix else 0
+    if strip or route.rewrite:
+        decorators.append(partial(PathTransform, strip=strip, rewrite=route.rewrite or ""))
+    resource = nest(*decorators, end=_end(route, parts))
+    return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods)
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.removeprefix("=").split("/") if segment]
+
+
+def _end(route: Route, parts: Collaborators) -> Inner:
+    """What answers at the end of a route."""
+    if route.redirect is not None:
+        return Redirect(route.redirect.to, route.redirect.status)
+    if route.response is not None:
+        return FixedResponse(route.response.status, route.response.body, route.response.content_type)
+    if route.resource is not None:
+        return Mounted(load_resource(route.resource), len(_segments(route.path)), route.body_timeout_s, parts.wheel, parts.clock)
+    settings = ProxySettings(
+        total_s=route.timeout.total_s,
+        idle_s=route.timeout.idle_s,
+        body_timeout_s=route.body_timeout_s,
+        preserve_host=route.preserve_host,
+        upgrades=frozenset(name.lower().encode("ascii") for name in route.upgrades),
+    )
+    return ReverseProxyResource(parts.backends[route.backends[0].name], settings, parts.wheel)
+
+
+def _rule(route: Route) -> RouteRule:
+    return RouteRule(route.name, route.hosts, route.path, route.methods, route.headers)
+
+
+def load_resource(name: str) -> IResource:
+    """The resource that ``package.module:attribute`` names.
+
+    Raises:
+        ImportError: there is no such module or attribute.
+        TypeError: it is no IResource.
+    """
+    module_name, _, attribute = name.partition(":")
+    module = import_module(module_name)
+    try:
+        resource = getattr(module, attribute)
+    except AttributeError as exc:
+        raise ImportError(f"module {module_name!r} has no {attribute!r}") from exc
+    if not IResource.providedBy(resource):
+        raise TypeError(f"{name} is not a twisted.web IResource")
+    return resource  # type: ignore[no-any-return]
+
+
+def random_ids(source: random.Random) -> Callable[[], str]:
+    """A maker of 32-digit hexadecimal request ids."""
+    bits = source.getrandbits
+
+    def new_id() -> str:
+        return f"{bits(128):032x}"
+
+    return new_id

@@ -1,0 +1,1 @@
+"""From an admitted request to a target: pools, balancers, breakers, attempts."""

@@ -1,0 +1,64 @@
+"""Builds the backends of a configuration: for each target a dialer and a pool, for each backend one TLS context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from txgateway.config import Backend as BackendSettings
+from txgateway.config import Target as TargetSettings
+from txgateway.proxy.backend import Backend, Target
+from txgateway.proxy.pool import ConnectionPool
+from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
+from txgateway.transport.http1_client import Http1ClientConnection
+from txgateway.transport.client_tls import TlsContext
+from txgateway.transport.wheel import TimerWheel
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def build_backends(
+    backends: Mapping[str, BackendSettings], reactor: Any, wheel: TimerWheel, demo_port: int
+) -> dict[str, Backend]:
+    """The backends by name.
+
+    Args:
+        backends: as configured.
+        reactor: opens connections.
+        wheel: keeps their deadlines.
+        demo_port: where the demo listens on loopback, if a target is it.
+    """
+    return {name: _backend(settings, reactor, wheel, demo_port) for name, settings in backends.items()}
+
+
+def _backend(settings: BackendSettings, reactor: Any, wheel: TimerWheel, demo_port: int) -> Backend:
+    is_secure = any(target.scheme == "https" for target in settings.targets)
+    tls = TlsContext(settings.tls) if is_secure else None
+    targets = []
+    for target in settings.targets:
+        dialer = Dialer(
+            reactor,
+            wheel,
+            _address(target, demo_port),
+            settings.connect_timeout_s,
+            Http1ClientConnection,
+            tls.for_host(target.host) if tls is not None and target.scheme == "https" else None,
+        )
+        pool = ConnectionPool(target.label, dialer, reactor, wheel, settings.pool)
+        targets.append(Target(target.label, _authority(target), target.weight, pool))
+    return Backend(settings.name, targets)
+
+
+def _address(target: TargetSettings, demo_port: int) -> TcpAddress | UnixAddress:
+    if target.is_demo:
+        return TcpAddress("127.0.0.1", demo_port)
+    return UnixAddress(target.path) if target.scheme == "unix" else TcpAddress(target.host, target.port)
+
+
+def _authority(target: TargetSettings) -> bytes:
+    """The value of ``Host``: a scheme's default port is left out (RFC 9110 section 7.2)."""
+    if target.scheme == "unix" or target.is_demo:
+        return b"localhost"
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    port = "" if _DEFAULT_PORTS.get(target.scheme) == target.port else f":{target.port}"
+    return (host + port).encode("ascii")

@@ -1,0 +1,298 @@
+"""The Gateway service: builds everything from a configuration, listens, and stops.
+
+Besides :mod:`txgateway.tap` this is the only module that holds the reactor; everybody else is handed a clock or an
+interface of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from txgateway import demo
+from txgateway.admin.site import admin_site
+from txgateway.admin.status import BackendStatus, RouteStatus, TargetStatus, status_report
+from txgateway.config import Configuration
+from txgateway.health.probes import BackendHealth, Readiness, probe_resources
+from txgateway.pipeline import Collaborators, Pipeline, random_ids
+from txgateway.proxy.backend import Backend
+from txgateway.proxy.build import build_backends
+from txgateway.request import GatewayRequest
+from txgateway.telemetry.access_log import AccessLog
+from txgateway.telemetry.logs import log_path, observer_for
+from txgateway.telemetry.metrics import PoolCounts, RequestMetrics
+from txgateway.transport.http1_factory import Http1ServerFactory
+from txgateway.transport.interfaces import ServerLimits
+from txgateway.transport.sockets import use_immediate_writes
+from txgateway.transport.wheel import TimerWheel
+
+_log = Logger()
+
+BACKLOG = 1024
+#: Descriptors beside two per connection: listeners, logs, idle connections to targets.
+_SPARE_DESCRIPTORS = 256
+_LOG_FLUSH_S = 2.0
+
+
+class GatewayService(Service):
+    """The gateway under twistd.
+
+    Args:
+        configuration: validated.
+        reactor: runs it.
+        logfile: twistd's ``--logfile``.
+        is_daemon: twistd will detach.
+    """
+
+    name = "gateway"
+
+    def __init__(
+        self, configuration: Configuration, reactor: Any, *, logfile: str | None = None, is_daemon: bool = False
+    ) -> None:
+        self.configuration = configuration
+        self.reactor = reactor
+        self.wheel = TimerWheel(reactor)
+        self.observer = observer_for(configuration.settings, log_path(logfile, is_daemon=is_daemon))
+        self.access_log = AccessLog(
+            self.observer.sink, time.time, reactor, configuration.settings.log_format
+        )
+        self.readiness = Readiness(self._health)
+        self.metrics = RequestMetrics(self._pool_counts, lambda: self.observer.sink.dropped + self.access_log.dropped)
+        self.backends: dict[str, Backend] = {}
+        self.ports: list[IListeningPort] = []
+        self._internal_ports: list[IListeningPort] = []
+        self._started_at = reactor.seconds()
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Give twistd our observer, so that its own lines come out in our format too."""
+        super().setServiceParent(parent)
+        if isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+
+    # --- start --------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Build, listen, and begin to serve; a listener that cannot bind ends the process with status 1."""
+        super().startService()
+        settings = self.configuration.settings
+        self.observer.sink.start()
+        for warning in self.configuration.warnings:
+            _log.warn("configuration", message=warning)
+        self._raise_descriptor_limit()
+        demo_port = self._start_demo()
+        self.backends = build_backends(self.configuration.backends, self.reactor, self.wheel, demo_port)
+        probes = probe_resources(settings.probe_prefix, self.readiness)
+        self.pipeline = Pipeline(
+            self.configuration,
+            Collaborators(
+                wheel=self.wheel,
+                clock=self.reactor,
+                backends=self.backends,
+                cells=self.metrics.route,
+                access_log=self.access_log if settings.access_log else None,
+                probes=probes,
+                new_request_id=random_ids(_seeded()),
+            ),
+        )
+        self.factory = Http1ServerFactory(
+            GatewayRequest,
+            self.pipeline.dispatch,
+            self.pipeline.refuse,
+            ServerLimits(
+                max_header_bytes=settings.max_header_bytes,
+                max_header_count=settings.max_header_count,
+                max_uri_bytes=settings.max_uri_bytes,
+                header_timeout_s=settings.header_timeout_s,
+                keepalive_timeout_s=settings.keepalive_timeout_s,
+            ),
+            settings.max_connections,
+            self.wheel,
+            self.reactor,
+            time.time,
+            self.metrics,
+        )
+        for description in self._listeners():
+            self.ports.append(self._listen(description, self.factory))
+        if settings.admin_port:
+            site = admin_site(
+                admin_host=settings.admin_host,
+                probes=probes,
+                metrics=self.metrics,
+                status=self.status,
+                config=self.configuration.effective,
+            )
+            self._internal_ports.append(self._listen(_tcp(settings.admin_host, settings.admin_port), site))
+        self.reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        self.readiness.started()
+        # What was built so far lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.backends))
+
+    def _start_demo(self) -> int:
+        if not any(target.is_demo for backend in self.configuration.backends.values() for target in backend.targets):
+            return 0
+        listening = demo.start(self.reactor)
+        port = _result(listening)
+        self._internal_ports.append(port)
+        number: int = port.getHost().port
+        _log.warn("demo backend", message="GATEWAY_BACKEND_TARGET=demo: answers are made up", port=number)
+        return number
+
+    def _listeners(self) -> Iterator[str]:
+        settings = self.configuration.settings
+        if settings.listen:
+            for description in settings.listen:
+                yield description.removesuffix(";plain")
+        else:
+            yield _tcp(settings.host, settings.port)
+
+    def _listen(self, description: str, factory: Any) -> IListeningPort:
+        if description.startswith(("tcp:", "tcp6:")) and "backlog=" not in description:
+            description += f":backlog={BACKLOG}"
+        try:
+            port = _result(serverFromString(self.reactor, description).listen(factory))
+        except (CannotListenError, OSError, ValueError) as exc:
+            _log.critical("cannot listen", message=f"cannot listen on {description}: {exc}", listener=description)
+            self.observer.sink.close(_LOG_FLUSH_S)
+            raise SystemExit(1) from None
+        if factory is self.factory:
+            use_immediate_writes(port)
+        address = port.getHost()
+        _log.info(
+            "listening",
+            listener="traffic" if factory is self.factory else "admin",
+            host=getattr(address, "host", None),
+            port=getattr(address, "port", None),
+            path=_text(getattr(address, "name", None)),
+        )
+        return port
+
+    def _raise_descriptor_limit(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        needed = 2 * self.configuration.settings.max_connections + _SPARE_DESCRIPTORS
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            _log.warn(
+                "descriptor limit",
+                message=f"the limit of {hard} open files is too low for GATEWAY_MAX_CONNECTIONS; {needed} are needed",
+            )
+
+    # --- stop ---------------------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening, close connections, free everything; fires when the ports are closed."""
+        super().stopService()
+        self.readiness.draining()
+        factory = getattr(self, "factory", None)
+        if factory is not None:
+            factory.draining = True
+            for connection in list(factory.connections):
+                connection.transport.abortConnection() if connection.is_busy else connection.close_when_idle()
+        for backend in self.backends.values():
+            backend.close()
+        ports = [*self.ports, *self._internal_ports]
+        self.ports, self._internal_ports = [], []
+        closing = DeferredList([_as_deferred(port.stopListening()) for port in ports])
+        closing.addCallback(self._stopped)
+        return closing
+
+    def _stopped(self, _: object) -> None:
+        self.wheel.stop()
+        self.access_log.flush()
+        self.observer.sink.close(_LOG_FLUSH_S)
+
+    # --- what others ask for --------------------------------------------------------------------------------------
+
+    def _health(self) -> Iterator[BackendHealth]:
+        for backend in self.backends.values():
+            yield BackendHealth(backend.name, len(backend.targets), len(backend.targets))
+
+    def _pool_counts(self) -> Iterator[PoolCounts]:
+        for backend in self.backends.values():
+            for target in backend.targets:
+                pool = target.pool
+                yield backend.name, target.label, pool.active, pool.idle, pool.pending
+
+    def status(self) -> dict[str, object]:
+        """The members of ``/status``."""
+        configuration = self.configuration
+        routes = [
+            RouteStatus(
+                name=route.name,
+                hosts=route.hosts,
+                path=route.path,
+                methods=route.methods,
+                backend=route.backends[0].name if route.backends else None,
+                in_flight=self.metrics.route(route.name).in_flight,
+            )
+            for route in configuration.routes
+        ]
+        backends = [
+            BackendStatus(
+                name=backend.name,
+                load_balancer=configuration.backends[backend.name].load_balancer,
+                targets=tuple(
+                    TargetStatus(
+                        target=target.label,
+                        weight=target.weight,
+                        active=target.pool.active,
+                        idle=target.pool.idle,
+                        pending=target.pool.pending,
+                    )
+                    for target in backend.targets
+                ),
+            )
+            for backend in self.backends.values()
+        ]
+        uptime_s = self.reactor.seconds() - self._started_at
+        return status_report(self.readiness.verdict().status, uptime_s, routes, backends)
+
+
+def _tcp(host: str, port: int) -> str:
+    if ":" in host:
+        return f"tcp6:{port}:interface={host.replace(':', chr(92) + ':')}"
+    return f"tcp:{port}:interface={host}"
+
+
+def _text(name: Any) -> str | None:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+
+
+def _seeded() -> random.Random:
+    """A generator seeded from the system's entropy: unguessable enough for ids, and much faster than asking each time."""
+    return random.Random(random.SystemRandom().getrandbits(256))
+
+
+def _as_deferred(value: Any) -> Deferred[Any]:
+    if isinstance(value, Deferred):
+        return value
+    done: Deferred[Any] = Deferred()
+    done.callback(value)
+    return done
+
+
+def _result(deferred: Deferred[Any]) -> Any:
+    """The result of a Deferred that has fired already, as those of listening do."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    result = results[0]
+    raise_exception = getattr(result, "raiseException", None)
+    if raise_exception is not None:
+        raise_exception()
+    return result

@@ -1,0 +1,321 @@
+"""Opening connections to a target: name resolution, TCP or UNIX sockets, TLS, all within one timeout.
+
+A dial reports to its receiver only later, never from within :meth:`Dialer.dial`. What speaks over the connection
+takes over once it is usable, with TLS after the handshake; until then a greeter holds its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from attrs import frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IHandshakeListener,
+    IHostnameResolver,
+    IHostResolution,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IResolutionReceiver,
+)
+from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txgateway.errors import UpstreamConnectFailed, UpstreamError, UpstreamTimeout, UpstreamTlsError
+from txgateway.transport.sockets import ImmediateConnector, ImmediateUnixConnector
+from txgateway.transport.wheel import TimerWheel
+
+#: Most addresses of one name that a dial tries.
+MAX_ADDRESSES = 8
+
+P = TypeVar("P", bound=IProtocol)
+P_co = TypeVar("P_co", covariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
+
+
+@frozen
+class TcpAddress:
+    """A TCP target.
+
+    Attributes:
+        host: a name, or an IPv4 or IPv6 literal without brackets.
+        port: 1 to 65535.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen
+class UnixAddress:
+    """A target on a UNIX stream socket, by the path of its file."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class DialReceiver(Protocol[P_contra]):
+    """Whom a dial reports to, exactly once unless it is cancelled."""
+
+    def dialed(self, protocol: P_contra) -> None:
+        """The connection is usable; its TLS handshake, if any, is done."""
+
+    def dial_failed(self, error: UpstreamError) -> None:
+        """There is no connection."""
+
+
+class Dialing(Protocol):
+    """A dial in progress."""
+
+    def cancel(self) -> None:
+        """Give it up; the receiver hears nothing."""
+
+
+class Dialer(Generic[P]):
+    """Opens connections to one target.
+
+    Args:
+        reactor: a POSIX reactor with a name resolver.
+        wheel: keeps the connect timeout.
+        address: of the target.
+        connect_timeout_s: for resolution, connection and TLS handshake together.
+        make_protocol: makes what will speak over the connection.
+        tls: from :meth:`.client_tls.TlsContext.for_host`, or None for a plain connection.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        wheel: TimerWheel,
+        address: TcpAddress | UnixAddress,
+        connect_timeout_s: float,
+        make_protocol: Callable[[], P],
+        tls: IOpenSSLClientConnectionCreator | None = None,
+    ) -> None:
+        self.address = address
+        self._reactor = reactor
+        self._wheel = wheel
+        self._connect_timeout_s = connect_timeout_s
+        self._make_protocol = make_protocol
+        self._tls = tls
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def dial(self, receiver: DialReceiver[P]) -> Dialing:
+        """Begin to open a connection; ``receiver`` hears of it after this has returned.
+
+        Failures it is told: UpstreamConnectFailed (refused, unreachable, no such name), UpstreamTimeout,
+        UpstreamTlsError (handshake or verification).
+        """
+        dial = _Dial(self._reactor, self._wheel, receiver, self._make_protocol, self._tls)
+        dial.begin(self.address, self._connect_timeout_s)
+        return dial
+
+
+@implementer(IResolutionReceiver)
+class _Dial(Generic[P]):
+    """One dial: resolve if need be, then one address after the other until one accepts."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        wheel: TimerWheel,
+        receiver: DialReceiver[P],
+        make_protocol: Callable[[], P],
+        tls: IOpenSSLClientConnectionCreator | None,
+    ) -> None:
+        self.deadline = math.inf
+        self._reactor = reactor
+        self._wheel = wheel
+        self._receiver: DialReceiver[P] | None = receiver
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._gives_up_at = math.inf
+        self._connector: IConnector | None = None
+        self._greeter: _Greeter[P] | None = None
+        self._addresses: list[tuple[str, int]] = []
+        self._last_error: UpstreamError = UpstreamConnectFailed("the name has no address")
+
+    def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float) -> None:
+        self.deadline = self._gives_up_at = self._reactor.seconds() + connect_timeout_s
+        self._wheel.watch(self)
+        if isinstance(address, UnixAddress):
+            factory = self._factory()
+            self._connect(ImmediateUnixConnector(address.path, factory, None, self._reactor, 0))
+        elif isIPAddress(address.host) or isIPv6Address(address.host):
+            self._addresses.append((address.host, address.port))
+            self._try_next()
+        else:
+            resolver: IHostnameResolver = self._reactor.nameResolver
+            resolver.resolveHostName(self, address.host, address.port)
+
+    # --- resolution ----------------------------------------------------------------------------------------------
+
+    def resolutionBegan(self, resolution: IHostResolution) -> None:
+        """Twisted: the resolver has begun."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        """Twisted: one more address."""
+        if isinstance(address, IPv4Address | IPv6Address) and len(self._addresses) < MAX_ADDRESSES:
+            self._addresses.append((address.host, address.port))
+
+    def resolutionComplete(self) -> None:
+        """Twisted: no more addresses."""
+        if self._receiver is not None:
+            self._try_next()
+
+    # --- connecting ----------------------------------------------------------------------------------------------
+
+    def _try_next(self) -> None:
+        if not self._addresses:
+            self._fail(self._last_error)
+            return
+        # Each address gets its share of the time that is left, so that one that drops packets does not use up all.
+        now = self._reactor.seconds()
+        self.deadline = now + (self._gives_up_at - now) / len(self._addresses)
+        host, port = self._addresses.pop(0)
+        self._connect(ImmediateConnector(host, port, self._factory(), cast("float", None), None, self._reactor))
+
+    def _connect(self, connector: Any) -> None:
+        self._connector = connector
+        connector.connect()
+
+    def _factory(self) -> Any:
+        factory: Any = _GreeterFactory(self)
+        if self._tls is not None:
+            return _TlsFactory(self._tls, True, factory, clock=self._reactor)
+        return factory
+
+    def connected(self, greeter: _Greeter[P]) -> None:
+        """A socket is connected; with TLS, the handshake begins."""
+        self._greeter = greeter
+        transport: Any = greeter.transport
+        transport.setTcpNoDelay(True)
+        if self._tls is None:
+            self.ready(greeter)
+
+    def ready(self, greeter: _Greeter[P]) -> None:
+        """The connection is usable: put the real protocol in the greeter's place."""
+        receiver = self._finish()
+        if receiver is None:
+            return
+        protocol = self._make_protocol()
+        transport: Any = greeter.transport
+        if self._tls is None:
+            transport.protocol = protocol
+        else:
+            transport.wrappedProtocol = protocol
+        protocol.makeConnection(transport)
+        receiver.dialed(protocol)
+
+    def attempt_failed(self, error: UpstreamError) -> None:
+        """This address did not do; TLS failures are final, since all addresses should have the same certificate."""
+        if self._receiver is None:
+            return
+        self._connector = self._greeter = None
+        self._last_error = error
+        if isinstance(error, UpstreamTlsError):
+            self._fail(error)
+        else:
+            self._try_next()
+
+    def on_deadline(self, now: float) -> None:
+        """The wheel: this address, or all of it, took too long."""
+        self._drop_connection()
+        self._last_error = UpstreamTimeout("connect timeout")
+        if self._addresses and now < self._gives_up_at:
+            self._try_next()
+        else:
+            self._fail(self._last_error)
+
+    def cancel(self) -> None:
+        """Give up; the receiver hears nothing."""
+        self._finish()
+        self._drop_connection()
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver = self._finish()
+        if receiver is not None:
+            receiver.dial_failed(error)
+
+    def _finish(self) -> DialReceiver[P] | None:
+        receiver, self._receiver = self._receiver, None
+        self.deadline = math.inf
+        self._wheel.forget(self)
+        return receiver
+
+    def _drop_connection(self) -> None:
+        connector, self._connector = self._connector, None
+        greeter, self._greeter = self._greeter, None
+        if greeter is not None:
+            greeter.dial = None
+            transport: Any = greeter.transport
+            transport.abortConnection()
+        elif connector is not None:
+            factory: Any = connector.factory  # type: ignore[attr-defined]
+            getattr(factory, "wrappedFactory", factory).dial = None
+            connector.stopConnecting()
+
+
+class _GreeterFactory(ClientFactory["_Greeter[Any]"]):
+    noisy = False
+
+    def __init__(self, dial: _Dial[Any]) -> None:
+        self.dial: _Dial[Any] | None = dial
+
+    def buildProtocol(self, addr: IAddress | None) -> _Greeter[Any]:
+        return _Greeter(self.dial)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if self.dial is not None:
+            kind = UpstreamTimeout if reason.check(ConnectTimeout) else UpstreamConnectFailed
+            self.dial.attempt_failed(kind(reason.getErrorMessage()))
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    """Passes on what a client factory is told."""
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        """Twisted: nothing to do."""
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.wrappedFactory.clientConnectionFailed(connector, reason)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        """Twisted: the protocol knows already."""
+
+
+@implementer(IHandshakeListener)
+class _Greeter(TwistedProtocol, Generic[P]):
+    """Holds a connection's place until it is usable."""
+
+    def __init__(self, dial: _Dial[P] | None) -> None:
+        self.dial = dial
+
+    def connectionMade(self) -> None:
+        if self.dial is not None:
+            self.dial.connected(self)
+
+    def handshakeCompleted(self) -> None:
+        if self.dial is not None:
+            self.dial.ready(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # Only a TLS handshake leaves time for this.
+        if self.dial is not None:
+            self.dial.attempt_failed(UpstreamTlsError(reason.getErrorMessage()))

@@ -1,0 +1,285 @@
+"""HTTP/1.x heads on the server side: reading a request's, writing a response's. No I/O here.
+
+llhttp (through httptools) judges the syntax; the limits, the framing rules of RFC 9112 section 6 and what an
+unparsable head is answered with are decided here.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+import httptools
+
+from txgateway.errors import (
+    BadHost,
+    BadRequest,
+    GatewayError,
+    HeadersTooLarge,
+    MethodNotImplemented,
+    UriTooLong,
+    VersionNotSupported,
+)
+from txgateway.headers import connection_tokens
+from txgateway.transport.framing import FramingError, parse_content_length
+from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
+
+_END_OF_HEAD = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^\x00-\x20\x7f-\xff]+ HTTP/([0-9])\.[0-9]\r\n")
+#: What a request line is longer than its target, at most, before the target counts as too long.
+_METHOD_AND_VERSION_BYTES = 64
+#: Fields that may occur once only because two of them would be read differently by different parties.
+_SINGLETONS = frozenset((b"host", b"content-length", b"transfer-encoding"))
+
+
+class RequestHeadReader:
+    """Reads one request head at a time out of a connection's bytes, in any split.
+
+    Exactly the bytes of a head are given to llhttp, so that whatever follows (a body, a pipelined request, the first
+    bytes of a tunnel) is left to the caller.
+
+    Args:
+        limits: of the listener.
+
+    Attributes:
+        partial: the head received so far, as long as it is incomplete.
+    """
+
+    __slots__ = ("_complete", "_headers", "_limits", "_parser", "_small", "_url", "partial")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._small = min(limits.max_uri_bytes, limits.max_header_bytes)
+        self.partial = b""
+        self._headers: HeaderList = []
+        self._url = b""
+        self._complete = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a fresh parser: the old one waits for a body that it will not see."""
+        self._parser = httptools.HttpRequestParser(self)
+        # Any minor version of HTTP/1 is served as 1.1 (RFC 9110 section 2.5); the major version is checked here.
+        self._parser.set_dangerous_leniencies(lenient_version=True)
+
+    def close(self) -> None:
+        """Break the reference cycle with the parser."""
+        self._parser = None  # type: ignore[assignment]
+
+    def on_url(self, url: bytes) -> None:
+        """llhttp: the target, or a piece of it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: one field."""
+        self._headers.append((name.lower(), name, value))
+
+    def on_headers_complete(self) -> None:
+        """llhttp: the empty line."""
+        self._complete = True
+
+    def feed(self, data: bytes) -> tuple[RequestHead | None, bytes]:
+        """Read on; returns the head once it is complete, and the bytes behind it.
+
+        Raises:
+            GatewayError: the head is malformed or too large; :meth:`refused` tells what is known of it.
+        """
+        if self.partial:
+            return self._feed_more(data)
+        while data.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before the request line are ignored
+            data = data[2:]
+        end = data.find(_END_OF_HEAD) + 4
+        if end == 3:
+            self.partial = data
+            if data:
+                self._feed_incomplete(data)
+            return None, b""
+        if end == len(data):
+            return self._finish(data, data), b""
+        head = data[:end]
+        return self._finish(head, head), data[end:]
+
+    def _feed_more(self, data: bytes) -> tuple[RequestHead | None, bytes]:
+        whole = self.partial + data
+        if self.partial == b"\r":  # the line before may have been empty and cut in two
+            self.partial = b""
+            if not whole.startswith(b"\r\n"):
+                self.partial = whole
+                raise BadRequest("stray CR before the request line")
+            return self.feed(whole)
+        end = whole.find(_END_OF_HEAD, max(len(self.partial) - 3, 0)) + 4
+        if end == 3:
+            self.partial = whole
+            self._feed_incomplete(data)
+            return None, b""
+        piece = data[: end - len(self.partial)]
+        rest = data[len(piece) :]
+        self.partial = whole[:end]
+        head = self._finish(piece, self.partial)
+        self.partial = b""
+        return head, rest
+
+    def _feed_incomplete(self, data: bytes) -> None:
+        if self.partial == b"\r":
+            return
+        self._check_size(self.partial, complete=False)
+        self._parse(data, self.partial)
+        if self._complete:
+            raise BadRequest("head ended without an empty line")
+
+    def _parse(self, piece: bytes, head: bytes) -> None:
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # only says that the head asks for an upgrade; the middle decides
+        except httptools.HttpParserError as exc:
+            self.partial = head
+            raise _refusal(exc, head) from exc
+
+    def _finish(self, piece: bytes, head: bytes) -> RequestHead:
+        if len(head) > self._small:
+            self._check_size(head, complete=True)
+        self._parse(piece, head)
+        if not self._complete:
+            raise BadRequest("incomplete head")
+        headers = self._headers
+        if len(headers) > self._limits.max_header_count:
+            raise HeadersTooLarge("too many header fields")
+        request = self._frame(head, headers)
+        if request.length != NO_BODY or request.upgrade or request.method == b"CONNECT":
+            self.renew()
+        self._headers = []
+        self._url = b""
+        self._complete = False
+        return request
+
+    def _check_size(self, head: bytes, *, complete: bool) -> None:
+        size = len(head)
+        if size <= self._small:
+            return
+        line = head.find(b"\r\n")
+        target = len(self._url) or (line if line >= 0 else size) - _METHOD_AND_VERSION_BYTES
+        if complete and line >= 0:
+            target = len(head[:line].split(b" ")[1]) if head.count(b" ", 0, line) == 2 else line
+        if target > self._limits.max_uri_bytes:
+            raise UriTooLong
+        if line >= 0 and size - line - 2 > self._limits.max_header_bytes:
+            raise HeadersTooLarge("header section too long")
+
+    def _frame(self, head: bytes, headers: HeaderList) -> RequestHead:
+        """Decide version, body length and persistence (RFC 9112 sections 6.3 and 9.3)."""
+        parser = self._parser
+        method = parser.get_method()
+        url = self._url
+        start = len(method) + 1 + len(url)
+        if head[start : start + 11] == b" HTTP/1.1\r\n":
+            version = b"HTTP/1.1"
+        else:
+            version = _version(parser.get_http_version())
+        fields = {lowered: value for lowered, _, value in headers}
+        if len(fields) != len(headers):
+            _check_singletons(headers)
+        length = NO_BODY
+        if b"transfer-encoding" in fields:
+            _check_transfer_encoding(version, fields)
+            length = UNKNOWN_LENGTH
+        elif b"content-length" in fields:
+            try:
+                length = parse_content_length(fields[b"content-length"])
+            except FramingError as exc:
+                raise BadRequest(str(exc)) from exc
+        keep_alive, upgrade = True, b""
+        if version != b"HTTP/1.1" or b"connection" in fields:
+            keep_alive, upgrade = _connection(version, headers, fields)
+            if length != NO_BODY:
+                upgrade = b""  # the body would have to be read first; nobody does this
+        if method == b"CONNECT":
+            keep_alive = False  # what follows is not HTTP
+        return RequestHead(method, url, version, headers, fields, length, keep_alive, upgrade)
+
+    def refused(self) -> RequestHead:
+        """What is known of a head that was refused, for the log; to be called once."""
+        headers, self._headers = self._headers, []
+        url, self._url = self._url, b""
+        match = _REQUEST_LINE.match(self.partial)
+        self.partial = b""
+        fields = {lowered: value for lowered, _, value in headers}
+        method = match[1] if match else b""
+        return RequestHead(method, url, b"HTTP/1.1", headers, fields, NO_BODY, False, b"")
+
+
+def _version(text: str) -> bytes:
+    major, _, minor = text.partition(".")
+    if major != "1":
+        raise VersionNotSupported(text)
+    return b"HTTP/1.0" if minor == "0" else b"HTTP/1.1"
+
+
+def _check_singletons(headers: HeaderList) -> None:
+    seen: set[bytes] = set()
+    for lowered, _, _ in headers:
+        if lowered in _SINGLETONS:
+            if lowered in seen:
+                raise BadHost if lowered == b"host" else BadRequest("repeated framing field")
+            seen.add(lowered)
+
+
+def _check_transfer_encoding(version: bytes, fields: dict[bytes, bytes]) -> None:
+    if b"content-length" in fields:
+        # RFC 9112 section 6.3: both lengths present is an attack, not a preference.
+        raise BadRequest("both Transfer-Encoding and Content-Length")
+    if version == b"HTTP/1.0":
+        raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
+    if fields[b"transfer-encoding"].lower() != b"chunked":
+        raise BadRequest("a transfer coding other than chunked")
+
+
+def _connection(version: bytes, headers: HeaderList, fields: dict[bytes, bytes]) -> tuple[bool, bytes]:
+    tokens = connection_tokens(b",".join(value for lowered, _, value in headers if lowered == b"connection"))
+    if version == b"HTTP/1.0":
+        return b"keep-alive" in tokens and b"close" not in tokens, b""
+    upgrade = fields.get(b"upgrade", b"") if b"upgrade" in tokens else b""
+    return b"close" not in tokens, upgrade
+
+
+def _refusal(exc: httptools.HttpParserError, head: bytes) -> GatewayError:
+    """What a head that llhttp refused is answered with."""
+    match = _REQUEST_LINE.match(head)
+    if match is not None:
+        if match[2] != b"1":
+            return VersionNotSupported(str(exc))
+        if isinstance(exc, httptools.HttpParserInvalidMethodError):
+            return MethodNotImplemented(str(exc))
+    return BadRequest(str(exc))
+
+
+# --- responses --------------------------------------------------------------------------------------------------
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STANDARD_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_status_lines: dict[tuple[int, bytes], bytes] = {}
+_MAX_STATUS_LINES = 256
+
+
+def status_line(status: int, reason: bytes) -> bytes:
+    """``HTTP/1.1 status reason CRLF``; an empty ``reason`` becomes the standard phrase."""
+    line = _status_lines.get((status, reason))
+    if line is None:
+        line = b"HTTP/1.1 %d %b\r\n" % (status, reason or _STANDARD_REASONS.get(status, b""))
+        if len(_status_lines) < _MAX_STATUS_LINES:  # phrases come from backends
+            _status_lines[(status, reason)] = line
+    return line
+
+
+def write_fields(parts: list[bytes], headers: HeaderList) -> None:
+    """Append the field lines to ``parts``."""
+    for _, name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+
+
+def informational_head(status: int, headers: HeaderList) -> bytes:
+    """A 1xx response, whole."""
+    parts = [status_line(status, b"")]
+    write_fields(parts, headers)
+    parts.append(b"\r\n")
+    return b"".join(parts)

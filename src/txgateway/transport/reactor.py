@@ -1,0 +1,73 @@
+"""An epoll reactor that calls readers and writers directly.
+
+Stock Twisted wraps every event in ``callWithLogger`` and ``context.call``, which costs more than all of the routing
+and header work of a proxied request. This subclass keeps stock's bookkeeping, its descriptor-went-away check and its
+exception handling, and drops the two wrappers. It also measures time on the monotonic clock, so that a step of the
+wall clock neither fires nor delays timers. It is private ground: the supported Twisted range is pinned and a test
+fails when the parts used here change.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import sys
+import time
+from typing import Any
+
+from twisted.internet import epollreactor, posixbase
+from twisted.internet.main import installReactor
+from twisted.python import log
+
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_DISCONNECTED = epollreactor.EPollReactor._POLL_DISCONNECTED  # type: ignore[attr-defined]
+_NO_FILEDESC = posixbase._NO_FILEDESC  # type: ignore[attr-defined]
+
+
+class GatewayReactor(epollreactor.EPollReactor):  # type: ignore[misc]
+    """EPollReactor with a shorter way from an event to ``doRead`` and ``doWrite``."""
+
+    seconds = staticmethod(time.monotonic)
+
+    def doPoll(self, timeout: float | None) -> None:
+        """Wait for events for at most ``timeout`` seconds (None: for ever) and serve them."""
+        try:
+            events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
+        except OSError as exc:
+            if exc.errno == errno.EINTR:
+                return
+            raise
+        selectables = self._selectables
+        for fd, event in events:
+            selectable = selectables.get(fd)
+            if selectable is None:  # closed by an event before it in this batch
+                continue
+            if event & _DISCONNECTED and not event & _IN:
+                self._doReadOrWrite(selectable, fd, event)
+                continue
+            why: Any = None
+            in_read = False
+            try:
+                if selectable.fileno() == -1:
+                    why = _NO_FILEDESC
+                else:
+                    if event & _IN:
+                        why = selectable.doRead()
+                        in_read = True
+                    if not why and event & _OUT:
+                        why = selectable.doWrite()
+                        in_read = False
+            except BaseException:
+                why = sys.exc_info()[1]
+                log.err()
+            if why:
+                self._disconnectSelectable(selectable, why, in_read)
+
+    doIteration = doPoll
+
+
+def install() -> None:
+    """Make this the process's reactor, unless one is installed already (the user's ``--reactor`` wins)."""
+    if "twisted.internet.reactor" not in sys.modules:
+        installReactor(GatewayReactor())

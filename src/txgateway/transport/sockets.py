@@ -1,0 +1,120 @@
+"""Stream transports that write at once when nothing is queued.
+
+Stock transports queue every write, arm the poller, and send at the next turn of the reactor: two ``epoll_ctl`` calls
+and a loop turn for a response of a few hundred bytes. These try the socket first and fall back to the stock queue for
+whatever it does not take. Private parts of Twisted are used here (buffers and ``_makeTransport``), under the pinned
+version range.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from twisted.internet import error, tcp, unix
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+_WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
+_READ_BYTES = 65536
+
+
+class _ImmediateWrites:
+    """Mixin above a stock stream transport: see the module's text."""
+
+    _send_failed = False
+
+    def write(self: Any, data: bytes) -> None:
+        """Send ``data`` now as far as the socket takes it; queue the rest."""
+        if (
+            self._tempDataLen
+            or self.dataBuffer
+            or self.disconnecting
+            or self._writeDisconnecting
+            or not self.connected
+            or self.TLS
+            or self._aborting
+            or not data
+            or (self.producer is not None and not self.streamingProducer)
+        ):
+            super().write(data)  # type: ignore[misc]
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError as exc:
+            if exc.errno not in _WOULD_BLOCK:
+                # The queue will meet the same error and report the loss; until then an EOF must not pass for a
+                # clean end of a message.
+                self._send_failed = True
+            sent = 0
+        if sent != len(data):
+            super().write(data[sent:] if sent else data)  # type: ignore[misc]
+
+    def writeSequence(self, chunks: Any) -> None:
+        """Join and :meth:`write`: one system call beats several."""
+        self.write(b"".join(chunks))
+
+    def doRead(self: Any) -> Any:
+        """One ``recv`` and straight to the protocol."""
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except OSError as exc:
+            return None if exc.errno in _WOULD_BLOCK else CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stock, but an end after a failed send is a loss."""
+        if self._send_failed and reason.check(error.ConnectionDone):
+            reason = Failure(error.ConnectionLost())
+        super().connectionLost(reason)  # type: ignore[misc]
+
+    def unsent_bytes(self: Any) -> int:
+        """Bytes accepted by :meth:`write` that the socket has not taken yet."""
+        return len(self.dataBuffer) - self.offset + self._tempDataLen  # type: ignore[no-any-return]
+
+
+class ImmediateServer(_ImmediateWrites, tcp.Server):
+    """Server side of an accepted TCP connection."""
+
+
+class ImmediateClient(_ImmediateWrites, tcp.Client):
+    """Our side of a TCP connection to a target."""
+
+
+class ImmediateUnixServer(_ImmediateWrites, unix.Server):
+    """Server side of an accepted UNIX-socket connection."""
+
+
+class ImmediateUnixClient(_ImmediateWrites, unix.Client):
+    """Our side of a UNIX-socket connection to a target."""
+
+
+class ImmediateConnector(tcp.Connector):
+    """A TCP connector whose transports write at once; same constructor as :class:`tcp.Connector`."""
+
+    def _makeTransport(self) -> ImmediateClient:
+        return ImmediateClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class ImmediateUnixConnector(unix.Connector):
+    """A UNIX-socket connector whose transports write at once; same constructor as :class:`unix.Connector`."""
+
+    def _makeTransport(self) -> ImmediateUnixClient:
+        return ImmediateUnixClient(self.address, self, self.reactor, self.checkPID)
+
+
+def use_immediate_writes(port: Any) -> None:
+    """Make a listening port build immediate transports; ports of other kinds are left alone."""
+    if isinstance(port, unix.Port):
+        port.transport = ImmediateUnixServer
+    elif isinstance(port, tcp.Port):
+        port.transport = ImmediateServer
+
+
+def unsent_bytes(transport: Any) -> int:
+    """Bytes a transport has queued; 0 where it cannot tell (TLS)."""
+    method = getattr(transport, "unsent_bytes", None)
+    return method() if method is not None else 0
