@@ -146,10 +146,13 @@ def routes_document(size: int, backend_port: int) -> dict[str, Any]:
 def paths_script(size: int) -> str:
     """The wrk script that asks for :data:`PATHS` paths in turn, and prints the result."""
     paths = ",".join(f'"{request_path(number)}"' for number in request_numbers(size, PATHS))
-    cycle = f"local paths = {{{paths}}}\nlocal next_path = 0\n" + (
-        "request = function()\n"
-        "  next_path = next_path % #paths + 1\n"
-        '  return wrk.format("GET", paths[next_path])\n'
-        "end\n"
-    )
-    return cycle + (CONFIGS / "result.lua").read_text("utf-8")
+    lines = [
+        f"local paths = {{{paths}}}",
+        "local next_path = 0",
+        "request = function()",
+        "  next_path = next_path % #paths + 1",
+        '  return wrk.format("GET", paths[next_path])',
+        "end",
+        (CONFIGS / "result.lua").read_text("utf-8"),
+    ]
+    return "\n".join(lines)

@@ -62,7 +62,7 @@ class _Clients:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 while self._is_unfinished() and await self._exchange(reader, writer):
-                    await asyncio.sleep(self._chance.uniform(0, MAX_PAUSE_S))
+                    pass
             except (OSError, EOFError, ValueError) as exc:  # TimeoutError is an OSError
                 self.failures[type(exc).__name__] += 1
             finally:
@@ -72,7 +72,7 @@ class _Clients:
         return self.sent < self._requests and self.failures.total() < MAX_FAILURES
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; whether the connection can be used for another."""
+        """One request and a pause; whether the connection can be used for another."""
         self.sent += 1
         writer.write(REQUEST)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -80,6 +80,7 @@ class _Clients:
         status_line = head.partition(b"\r\n")[0]
         if b" 200 " not in status_line + b" " or body != BODY:
             self.failures[status_line.decode("latin-1")] += 1
+        await asyncio.sleep(self._chance.uniform(0, MAX_PAUSE_S))
         return b"\nconnection: close" not in head.lower()
 
 
@@ -104,10 +105,8 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 @json_option
 def stale(requests: int, proxies: tuple[str, ...], gateway_env: Mapping[str, str], json_path: Path | None) -> None:
     """Failed requests at a backend that closes kept-alive connections; exit 1 if the first proxy failed any."""
-    results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        for proxy_name in proxies:
-            results.append(run(proxy_name, requests, Path(name), gateway_env))
+        results = [run(proxy_name, requests, Path(name), gateway_env) for proxy_name in proxies]
     print_table(
         ["proxy", "requests", "closed idle", "closed on arrival", "failed", "how"],
         [

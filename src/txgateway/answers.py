@@ -6,7 +6,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-import multipart
+import multipart  # type: ignore[import-untyped]
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
@@ -36,7 +36,7 @@ class _Answer:
     def render(self, request: GatewayRequest) -> int:
         raise NotImplementedError
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> _Answer:  # noqa: ARG002 -- IResource's signature
+    def getChildWithDefault(self, name: bytes, request: Any) -> _Answer:
         return self
 
     def putChild(self, path: bytes, child: Any) -> None:
@@ -137,7 +137,7 @@ class _Spool:
         self.deadline = self._wheel.after(self._timeout_s)
         self._file.write(data)
 
-    def body_ended(self, trailers: HeaderList) -> None:  # noqa: ARG002 -- resources know no trailers
+    def body_ended(self, trailers: HeaderList) -> None:
         self._wheel.forget(self)
         request = self._request
         self._file.seek(0)
@@ -148,10 +148,10 @@ class _Spool:
             self._end.serve(request)
         except multipart.MultipartError as exc:
             request.fail(BadRequest(str(exc)))
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a resource's fault, outside Recovery's reach
             request.processingFailed(Failure())
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002 -- the wheel's signature
+    def on_deadline(self, now: float) -> None:
         self._request.fail(RequestTimeout("request body stalled"))
 
     def finished(self, _: GatewayRequest) -> None:

@@ -14,6 +14,7 @@ import orjson
 
 from txgateway import __version__
 from txgateway.config import Configuration, ConfigurationError, Problem, load
+from txgateway.pipeline import check_resources
 
 #: Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
 EX_CONFIG: Final = 78
@@ -67,6 +68,7 @@ def _load() -> Configuration:
 def _judge() -> tuple[tuple[Problem, ...], tuple[str, ...]]:
     try:
         configuration = _load()
+        check_resources(configuration)
     except ConfigurationError as exc:
         return exc.problems, ()
     return (), (*configuration.warnings, *configuration.hazards)

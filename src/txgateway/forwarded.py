@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from txgateway.headers import FORWARDED_NAMES, MAX_PORT, field_values, is_token, is_valid_host
+from txgateway.headers import FORWARDED_NAMES, MAX_PORT, is_token, is_valid_host
 
 if TYPE_CHECKING:
     from txgateway.transport.interfaces import HeaderList
@@ -112,7 +112,8 @@ class ForwardedPolicy:
             wire_ip = peer_ip.encode("ascii") or _UNKNOWN
             fields = _fields(wire_ip, wire_ip, scheme, host, b"%d" % port, _element(wire_ip, host, scheme))
             return Forwarded(peer_ip, scheme, fields)
-        claims = self._read_claims(peer_ip, headers)
+        said = _said(headers)
+        claims = self._read_claims(peer_ip, said)
         client_scheme, client_host = claims.scheme or scheme, claims.host or host
         if claims.port:
             client_port = claims.port
@@ -125,7 +126,8 @@ class ForwardedPolicy:
         elements = b", ".join((*claims.elements, _element(peer, host, scheme)))
         client = claims.client_ip.encode("ascii")
         fields = _fields(client, chain, client_scheme, client_host, client_port, elements)
-        fields += [header for header in headers if header[0] in FORWARDED_NAMES and header[0] not in _REMADE]
+        if not said.keys() <= _REMADE:
+            fields += [header for header in headers if header[0] in FORWARDED_NAMES and header[0] not in _REMADE]
         return Forwarded(claims.client_ip, client_scheme, fields)
 
     def _look_up(self, ip: str) -> bool:
@@ -135,15 +137,15 @@ class ForwardedPolicy:
             return False
         return any(address in network for network in self._trusted)
 
-    def _read_claims(self, peer_ip: str, headers: HeaderList) -> _Claims:
-        chain = _entries(headers, _FOR[0])[-MAX_HOPS:]
-        elements = [] if chain else _entries(headers, _FORWARDED[0])[-MAX_HOPS:]
+    def _read_claims(self, peer_ip: str, said: dict[bytes, list[bytes]]) -> _Claims:
+        chain = said.get(_FOR[0], [])[-MAX_HOPS:]
+        elements = [] if chain else said.get(_FORWARDED[0], [])[-MAX_HOPS:]
         parsed = [_parse_element(element) for element in elements]
         addresses = [_parse_node(node) for node in chain or [element.get(b"for", b"") for element in parsed]]
         client_ip, hops = self._walk(peer_ip, addresses)
         claim = parsed[-hops] if parsed and hops else {}
-        scheme = _scheme(claim.get(b"proto", b"")) or _scheme(_at_hop(headers, _PROTO[0], hops))
-        host = _host(claim.get(b"host", b"")) or _host(_at_hop(headers, _HOST[0], hops))
+        scheme = _scheme(claim.get(b"proto", b"")) or _scheme(_at_hop(said, _PROTO[0], hops))
+        host = _host(claim.get(b"host", b"")) or _host(_at_hop(said, _HOST[0], hops))
         nodes = [address.encode("ascii") or _UNKNOWN for address in addresses]
         if chain:
             # Remade from what was believed: a proxy that keeps X-Forwarded-For may pass on a client's own Forwarded,
@@ -155,7 +157,7 @@ class ForwardedPolicy:
             # A quote that a malformed element leaves open would swallow those after it.
             elements = [raw if element else b"for=unknown" for raw, element in zip(elements, parsed, strict=True)]
             chain = nodes
-        return _Claims(client_ip, scheme, host, _port(_at_hop(headers, _PORT_NAMES[0], hops)), chain, elements)
+        return _Claims(client_ip, scheme, host, _port(_at_hop(said, _PORT_NAMES[0], hops)), chain, elements)
 
     def _walk(self, peer_ip: str, addresses: list[str]) -> tuple[str, int]:
         """The client's address, and which entry it is, counted from 1 at the right; 0 is the peer itself."""
@@ -249,20 +251,24 @@ def _parse_element(element: bytes) -> dict[bytes, bytes]:
         position += 1
 
 
-def _entries(headers: HeaderList, name: bytes) -> list[bytes]:
-    """The entries of a field over all its lines.
+def _said(headers: HeaderList) -> dict[bytes, list[bytes]]:
+    """The entries of each forwarding field over all its lines.
 
     Split at every comma, quoted or not: neither addresses nor hosts have one, and a client could open a quote to
     swallow what the proxy behind it appends.
     """
-    entries = b",".join(field_values(headers, name)).split(b",")
-    return [entry for part in entries if (entry := part.strip(b" \t"))]
+    said: dict[bytes, list[bytes]] = {}
+    for lowered, _, value in headers:
+        if lowered in FORWARDED_NAMES:
+            entries = [entry for part in value.split(b",") if (entry := part.strip(b" \t"))]
+            said[lowered] = said[lowered] + entries if lowered in said else entries
+    return said
 
 
-def _at_hop(headers: HeaderList, name: bytes, hops: int) -> bytes:
+def _at_hop(said: dict[bytes, list[bytes]], name: bytes, hops: int) -> bytes:
     """What the proxy that reported the client said in a list that each hop may append to, or replace by one value."""
-    said = _entries(headers, name)
-    return said[-min(max(hops, 1), len(said))] if said else b""
+    entries = said.get(name)
+    return entries[-min(max(hops, 1), len(entries))] if entries else b""
 
 
 def _scheme(claim: bytes) -> bytes:

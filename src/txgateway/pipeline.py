@@ -15,13 +15,13 @@ from attrs import define
 from twisted.web.resource import IResource
 
 from txgateway.answers import FixedResponse, Mounted, Redirect
-from txgateway.config import Configuration, Route
+from txgateway.config import Configuration, ConfigurationError, Problem, Route
 from txgateway.errors import GatewayError
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.admission import Admission
-from txgateway.middleware.base import Inner
+from txgateway.middleware.base import Inner, RouteCells
 from txgateway.middleware.client_address import ClientAddress
-from txgateway.middleware.observe import Log, Observe, RouteCells
+from txgateway.middleware.observe import Log, Observe
 from txgateway.middleware.probes import Probes
 from txgateway.middleware.recovery import Recovery
 from txgateway.middleware.request_id import RequestId
@@ -90,7 +90,6 @@ class Pipeline:
     def refuse(self, request: GatewayRequest, error: GatewayError) -> None:
         """Answer a message that the transport could not make sense of."""
         request.error = error
-        request.client_ip = request.channel.peer_ip or None
         request.host = request.header(b"host")
         request.path = request.uri.partition(b"?")[0] or None  # type: ignore[assignment]
         self._refusals.render(request)
@@ -184,7 +183,26 @@ def load_resource(name: str) -> IResource:
         raise ImportError(f"module {module_name!r} has no {attribute!r}") from exc
     if not IResource.providedBy(resource):
         raise TypeError(f"{name} is not a twisted.web IResource")
-    return resource  # type: ignore[no-any-return]
+    return resource
+
+
+def check_resources(configuration: Configuration) -> None:
+    """Import every mounted resource, so that a bad name is told before anything listens.
+
+    Raises:
+        ConfigurationError: one problem for each that cannot be imported or is no resource.
+    """
+    problems = []
+    for index, route in enumerate(configuration.routes):
+        if route.resource is None:
+            continue
+        try:
+            load_resource(route.resource)
+        except Exception as exc:  # noqa: BLE001 -- importing runs other people's code
+            message = f"expected package.module:name of a twisted.web IResource: {type(exc).__name__}: {exc}"
+            problems.append(Problem(f"routes[{index}].resource", repr(route.resource), message))
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def random_ids(source: random.Random) -> Callable[[], str]:

@@ -98,6 +98,7 @@ class GatewayRequest(server.Request):
         bytes_in, bytes_out: body bytes.
     """
 
+    channel: Any
     site: Any = None
     request_id: str = ""
     client_ip: str | None = None
@@ -146,6 +147,7 @@ class GatewayRequest(server.Request):
         self.fields = head.fields
         self.length = head.length
         self.upgrade = head.upgrade
+        self.client_ip = channel.peer_ip or None  # until ClientAddress knows better
         self.started_at: float = channel.seconds()
 
     def __repr__(self) -> str:
@@ -294,6 +296,8 @@ class GatewayRequest(server.Request):
         if self.responded:
             self.abort()
         else:
+            if error.closes_connection:
+                self.channel.close_when_idle()
             self.answer(*render_problem(error, self))
 
     def abort(self) -> None:
@@ -339,7 +343,7 @@ class GatewayRequest(server.Request):
         for hook in reversed(self._on_finish or ()):
             try:
                 hook(self)
-            except Exception:  # the others release things too
+            except Exception:  # noqa: BLE001 -- the other hooks release things too
                 _log.failure("on_finish hook failed", request_id=self.request_id)
         producer, self.producer = self.producer, None
         if self.reason is not None and producer is not None:
@@ -413,7 +417,7 @@ class GatewayRequest(server.Request):
         return {}
 
     @cached_property
-    def client(self) -> IAddress:  # type: ignore[override]
+    def client(self) -> IAddress:
         return IPv4Address("TCP", self.client_ip or "", 0)
 
     def getClientAddress(self) -> IAddress:
@@ -506,7 +510,7 @@ class GatewayRequest(server.Request):
             self.producer.pauseProducing()
         self.producer = None
 
-    def processingFailed(self, reason: Failure) -> None:  # type: ignore[override]
+    def processingFailed(self, reason: Failure) -> None:
         """A resource failed; the log has the traceback, the client a plain 500."""
         _log.failure("resource failed", failure=reason, request_id=self.request_id)
         self.fail(GatewayError())

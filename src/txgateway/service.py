@@ -180,7 +180,7 @@ class GatewayService(Service):
             port=getattr(address, "port", None),
             path=_text(getattr(address, "name", None)),
         )
-        return port
+        return port  # type: ignore[no-any-return]
 
     def _raise_descriptor_limit(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

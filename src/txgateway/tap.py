@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.python import usage
@@ -29,18 +29,19 @@ def makeService(options: Options) -> Service:
 
     An unacceptable configuration ends the process with status 78, every problem on its own line on standard error.
     """
-    try:
-        configuration = load(os.environ)
-    except ConfigurationError as error:
-        for problem in error.problems:
-            sys.__stderr__.write(f"{problem}\n")
-        sys.__stderr__.flush()
-        raise SystemExit(EX_CONFIG) from None
     from twisted.internet import reactor
 
+    from txgateway.pipeline import check_resources
+
+    try:
+        configuration = load(os.environ)
+        check_resources(configuration)
+    except ConfigurationError as error:
+        os.write(2, "".join(f"{problem}\n" for problem in error.problems).encode("utf-8", "backslashreplace"))
+        raise SystemExit(EX_CONFIG) from None
     from txgateway.service import GatewayService
 
-    parent = options.parent or {}
+    parent: dict[str, Any] = options.parent or {}
     return GatewayService(
         configuration, reactor, logfile=parent.get("logfile"), is_daemon=not parent.get("nodaemon", True)
     )

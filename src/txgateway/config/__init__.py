@@ -167,7 +167,7 @@ def _not_implemented(environment: Environment, document: Document) -> Iterator[P
 
 def _without_effect(environment: Environment, document: Document) -> Iterator[str]:
     """One line for each key, however many routes have it."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}  # by variable, or by key of the document
     for where, key, value in _given(environment, document):
         if not_yet.is_without_effect(key, value):
             places.setdefault(where if where.isupper() else key, []).append(where)

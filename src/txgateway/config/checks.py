@@ -47,14 +47,9 @@ def check_document(document: Document, environment: Environment) -> Iterator[Pro
         yield from _check_end(route, backends)
         yield from _check_paths(route)
         yield from _check_auth(route, has_key=has_key)
-        resolved = resolver.route(route)
-        for name in ("retry", "cors"):
-            if name in route.table.model_fields_set - route.failed and name not in environment.failed:
-                for key, message in _group_contradictions(getattr(resolved, name)):
-                    yield Problem(route.place.of(f"{name}.{key}"), None, message)
-        response = route.table.response
-        if response is not None and response.body and response.status in {204, 205, 304}:
-            yield Problem(route.place.of("response.body"), None, f"a {response.status} has no body (RFC 9110)")
+        for name in sorted({"retry", "cors"} & route.table.model_fields_set - route.failed - environment.failed):
+            for key, message in _group_contradictions(getattr(resolver.route(route), name)):
+                yield Problem(route.place.of(f"{name}.{key}"), None, message)
 
 
 def _check_sources(environment: Environment) -> Iterator[Problem]:
@@ -197,6 +192,9 @@ def _check_end(route: RouteEntry, backends: dict[str, None]) -> Iterator[Problem
             yield Problem(where, shown(weighted.name), _unknown(weighted.name, backends))
     if len({weighted.name for weighted in table.backends}) < len(table.backends):
         yield Problem(place.of("backends"), None, "expected each backend once")
+    response = table.response
+    if response is not None and response.body and response.status in {204, 205, 304}:
+        yield Problem(place.of("response.body"), None, f"a {response.status} has no body (RFC 9110)")
     if table.backends and not any(weighted.weight for weighted in table.backends):
         yield Problem(place.of("backends"), None, "expected at least one weight above 0")
 

@@ -107,7 +107,7 @@ def _content(file_name: str, leaf: Leaf, path: str) -> str:
         raise _Refused(file_name, path_shown, "the file is not UTF-8 text") from exc
     except ValueError as exc:
         raise _Refused(file_name, path_shown, str(exc)) from exc
-    content = content.removesuffix("\n").removesuffix("\r")
+    content = content.removesuffix("\n")
     if content == "" and not may_be_empty(leaf):
         raise _Refused(file_name, path_shown, "the file is empty")
     return content

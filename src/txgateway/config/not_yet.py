@@ -35,7 +35,7 @@ _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
 }  # fmt: skip
 
 WARNING: Final = "this version does not implement it yet; it has no effect"
-REFUSAL: Final = "this version does not implement it yet, and without it less would be protected than is asked for"
+REFUSAL: Final = "this version does not implement it yet, and does not run as if it did"
 
 
 def is_without_effect(key: str, value: object) -> bool:

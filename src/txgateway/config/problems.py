@@ -132,13 +132,13 @@ def _problem(kind: type[Table], raw: object, where: Callable[[Location], str], e
     return Problem(place, value_shown(key, error["input"]), message)
 
 
-def _existing(raw: object, location: Location, *, is_missing: bool) -> Location:
+def _existing(raw: Any, location: Location, *, is_missing: bool) -> Location:
     """A location as deep as the user's own text goes: a target written as a string has no ``.url`` in it."""
     for depth, part in enumerate(location):
-        if (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list | tuple) and isinstance(part, int)):
-            raw = raw[part]  # type: ignore[index]
-        else:
+        is_there = part in raw if isinstance(raw, Mapping) else isinstance(raw, list) and isinstance(part, int)
+        if not is_there:
             return location[: depth + 1] if is_missing else location[:depth]
+        raw = raw[part]
     return location
 
 

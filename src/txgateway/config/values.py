@@ -153,7 +153,7 @@ def format_duration(seconds: float) -> str:
         count, rest = divmod(milliseconds, _DURATION_UNITS_MS[unit])
         if rest == 0 and duration(text := f"{count:.0f}{unit}") == seconds:
             return text
-    return f"{seconds:.17f}".rstrip("0") if seconds < 1e-4 else repr(seconds)
+    return f"{seconds:.17f}" if seconds < 1e-4 else repr(seconds)  # repr would use an exponent
 
 
 def size(lowest: int = 0, highest: int = MAX_SIZE_BYTES) -> Parser[int]:

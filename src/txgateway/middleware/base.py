@@ -25,6 +25,16 @@ class Inner(Protocol):
     def render(self, request: GatewayRequest) -> Any: ...
 
 
+class RouteCells(Protocol):
+    """Pre-bound metric cells of one route."""
+
+    def observe(
+        self, method: bytes, status: int, seconds: float, bytes_in: int, bytes_out: int, reason: str | None
+    ) -> None: ...
+    def started(self) -> None: ...
+    def ended(self) -> None: ...
+
+
 @implementer(IResource)
 class Middleware:
     """Base of all middlewares.
@@ -76,7 +86,7 @@ class Middleware:
 
     # IResource, for whoever traverses: a middleware is a leaf of the resource tree.
 
-    def getChildWithDefault(self, name: bytes, request: Any) -> Middleware:  # noqa: ARG002 -- IResource's signature
+    def getChildWithDefault(self, name: bytes, request: Any) -> Middleware:
         return self
 
     def putChild(self, path: bytes, child: Any) -> None:

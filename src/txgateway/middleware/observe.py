@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from txgateway.middleware.base import Inner, Middleware
+from txgateway.middleware.base import Inner, Middleware, RouteCells
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
-
-
-class RouteCells(Protocol):
-    """Pre-bound metric cells of one route."""
-
-    def observe(
-        self, method: bytes, status: int, seconds: float, bytes_in: int, bytes_out: int, reason: str | None
-    ) -> None: ...
-    def started(self) -> None: ...
-    def ended(self) -> None: ...
 
 
 class Log(Protocol):

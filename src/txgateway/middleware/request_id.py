@@ -44,9 +44,12 @@ class RequestId(Middleware):
             request.request_id = offered.decode("ascii")
         else:
             request.request_id = self._new_id()
-        request.before_head(_add_header)
+        request.before_head(_set_header)
         return self.inner.render(request)
 
 
-def _add_header(request: GatewayRequest) -> None:
-    request.response_headers.append((b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii")))
+def _set_header(request: GatewayRequest) -> None:
+    # A backend's own id would contradict the one in our log.
+    headers = [header for header in request.response_headers if header[0] != b"x-request-id"]
+    headers.append((b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii")))
+    request.response_headers = headers

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from txgateway.errors import MethodNotAllowed
-from txgateway.middleware.base import Inner
+from txgateway.middleware.base import Inner, RouteCells
 from txgateway.routing.table import RouteTable
 
 if TYPE_CHECKING:
-    from txgateway.middleware.observe import RouteCells
     from txgateway.request import GatewayRequest
 
 

@@ -17,10 +17,10 @@ T = TypeVar("T", bound=Weighted)
 
 
 class RoundRobin(Generic[T]):
-    """Smooth weighted round robin, as nginx does it: in every run of sum(weights) picks each target gets exactly its
-    weight, and a heavy one is not picked in a burst.
+    """Smooth weighted round robin.
 
-    The order repeats, so it is worked out once (bounded by MAX_CYCLE; larger weights are scaled down).
+    In every run of sum(weights) picks each target gets exactly its weight, and a heavy one is not picked in a burst
+    (the algorithm is nginx's). The order repeats, so it is worked out once (bounded by MAX_CYCLE; larger weights are scaled down).
 
     Args:
         targets: at least one, weights of at least 1.

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from txgateway.config import Backend as BackendSettings
 from txgateway.config import Target as TargetSettings
 from txgateway.proxy.backend import Backend, Target
 from txgateway.proxy.pool import ConnectionPool
+from txgateway.transport.client_tls import TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
-from txgateway.transport.client_tls import TlsContext
 from txgateway.transport.wheel import TimerWheel
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TLS_KEYS = [field.name for field in attrs.fields(TlsSettings)]
 
 
 def build_backends(
@@ -33,7 +36,7 @@ def build_backends(
 
 def _backend(settings: BackendSettings, reactor: Any, wheel: TimerWheel, demo_port: int) -> Backend:
     is_secure = any(target.scheme == "https" for target in settings.targets)
-    tls = TlsContext(settings.tls) if is_secure else None
+    tls = TlsContext(TlsSettings(**{name: getattr(settings.tls, name) for name in _TLS_KEYS})) if is_secure else None
     targets = []
     for target in settings.targets:
         dialer = Dialer(

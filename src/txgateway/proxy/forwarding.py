@@ -19,7 +19,7 @@ from txgateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from txgateway.headers import FORWARDED_NAMES, end_to_end, split_list
+from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList
 from txgateway.transport.tunnel import ByteTunnel
 from txgateway.transport.wheel import TimerWheel
@@ -42,9 +42,16 @@ _CONNECTION_TE: Header = (b"connection", b"Connection", b"TE")
 _CONNECTION_UPGRADE: Header = (b"connection", b"Connection", b"Upgrade")
 
 
+def _list(request: GatewayRequest, name: bytes) -> list[bytes]:
+    return split_list(b",".join(field_values(request.headers, name)).lower())
+
+
 class Forwarding:
-    """Implements ``ResponseHandler`` for the connection, ``BodyConsumer`` and producer for the request, a waiter for
-    the pool, and ``Expiring`` for the wheel."""
+    """Carries one request.
+
+    Implements ``ResponseHandler`` for the connection, ``BodyConsumer`` and push producer for the request, the pool's
+    ``Waiter``, and ``Expiring`` for the wheel.
+    """
 
     __slots__ = (
         "_backend",
@@ -72,6 +79,7 @@ class Forwarding:
         self._settings = settings
         self._wheel = wheel
         self._connection: ClientConnection | None = None
+        self._first = b""
         self._is_waiting = False
         self._replayed = False
         self._blocked_by_target = False
@@ -106,7 +114,7 @@ class Forwarding:
         headers += request.forwarded.fields
         headers.append((b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii")))
         headers.append(_VIA_10 if request.clientproto == b"HTTP/1.0" else _VIA_11)
-        if b"te" in fields and not self._upgrade and b"trailers" in split_list(fields[b"te"].lower()):
+        if b"te" in fields and not self._upgrade and b"trailers" in _list(request, b"te"):
             headers += (_TE, _CONNECTION_TE)
         return headers
 
@@ -114,12 +122,12 @@ class Forwarding:
 
     def _acquire(self, *, fresh: bool) -> None:
         pool = self._target.pool
+        self._request.attempts += 1
         while True:
-            self._is_waiting = True
             connection = pool.acquire(self, fresh=fresh)
             if connection is None:
+                self._is_waiting = True
                 return
-            self._is_waiting = False
             if not connection.reused or self._is_replayable or connection.is_alive():
                 self.on_connection(connection)
                 return
@@ -138,7 +146,6 @@ class Forwarding:
                 ended = False  # chunked, for the trailers' sake
             else:
                 length = len(first)
-        request.attempts += 1
         self._sent_at = request.channel.seconds()
         connection.start(
             self,
@@ -211,7 +218,7 @@ class Forwarding:
             request.respond(status, reason, headers, length)
         except GatewayError as error:
             request.fail(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
             _log.failure("hook before the head failed", request_id=request.request_id)
             request.fail(InternalError())
 

@@ -28,6 +28,35 @@ class ProxySettings:
     upgrades: frozenset[bytes] = frozenset()
 
 
+_MAX_FORWARDS_DIGITS = 9
+#: Methods by which a client may look at one hop of the way (RFC 9110 section 7.6.2).
+_HOP_COUNTED = frozenset((b"OPTIONS", b"TRACE"))
+#: Fields that a TRACE does not show (RFC 9110 section 9.3.8).
+_PRIVATE = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+
+
+def _is_last_hop(request: GatewayRequest) -> bool:
+    """Count ``Max-Forwards`` down; True when it says that the request goes no further."""
+    value = request.fields[b"max-forwards"]
+    if not value.isdigit() or len(value) > _MAX_FORWARDS_DIGITS:
+        return False
+    left = int(value) - 1
+    if left < 0:
+        return True
+    request.remove_headers(frozenset((b"max-forwards",)))
+    request.headers.append((b"max-forwards", b"Max-Forwards", b"%d" % left))
+    return False
+
+
+def _answer_as_last_hop(request: GatewayRequest) -> None:
+    if request.method == b"OPTIONS":
+        request.answer(204, [], b"")
+        return
+    lines = [b"%b %b %b" % (request.method, request.uri, request.clientproto)]
+    lines += [b"%b: %b" % (name, value) for lowered, name, value in request.headers if lowered not in _PRIVATE]
+    request.answer(200, [(b"content-type", b"Content-Type", b"message/http")], b"\r\n".join([*lines, b"", b""]))
+
+
 @implementer(IResource)
 class ReverseProxyResource:
     """Answers with what a target of the backend answers.
@@ -45,10 +74,13 @@ class ReverseProxyResource:
         self.wheel = wheel
 
     def render(self, request: GatewayRequest) -> int:
+        if request.method in _HOP_COUNTED and b"max-forwards" in request.fields and _is_last_hop(request):
+            _answer_as_last_hop(request)
+            return NOT_DONE_YET
         Forwarding(request, self.backend, self.settings, self.wheel).start()
         return NOT_DONE_YET
 
-    def getChildWithDefault(self, name: bytes, request: GatewayRequest) -> ReverseProxyResource:  # noqa: ARG002
+    def getChildWithDefault(self, name: bytes, request: GatewayRequest) -> ReverseProxyResource:
         return self
 
     def putChild(self, path: bytes, child: object) -> None:

@@ -89,7 +89,9 @@ class LogSink:
             if self._is_broken or self._queued_bytes + self._writing_bytes + len(lines) > self._max_waiting_bytes:
                 self._count_dropped(lines)
             elif not self._is_started:
-                self._write_batch([lines], time.monotonic() + (0.0 if self._is_blocked else SYNC_WAIT_S))
+                unreported, self._unreported = self._unreported, 0
+                wait_s = 0.0 if self._is_blocked else SYNC_WAIT_S
+                self._write_batch([lines], unreported, time.monotonic() + wait_s)
             else:
                 self._queue.append(lines)
                 self._queued_bytes += len(lines)
@@ -118,41 +120,43 @@ class LogSink:
             self._thread.join()  # it looks at the time every POLL_S
         with self._lock:
             self._thread, self._is_started = None, False
-            batch = self._take_queue()
-            if batch:  # came after the thread's last look
-                self._write_batch(batch, self._give_up_at)
+            batch, unreported = self._take()
+            if batch or unreported:  # came after the thread's last look
+                self._write_batch(batch, unreported, self._give_up_at)
             self._writing_bytes = 0
 
     def _run(self) -> None:
         while True:
             is_last = self._is_closing
             with self._lock:
-                batch = self._take_queue()
-            if batch:
-                self._write_batch(batch, None)
+                batch, unreported = self._take()
+            if batch or unreported:
+                is_written = self._write_batch(batch, unreported, None)
                 self._writing_bytes = 0
-            elif is_last:
+                if is_written:
+                    continue
+            if is_last:
                 return
-            else:
-                self._wakeups.get()
+            self._wakeups.get()  # whoever fills the empty queue puts one there
 
-    def _take_queue(self) -> list[bytes]:
+    def _take(self) -> tuple[list[bytes], int]:
         batch, self._queue = self._queue, []
         self._writing_bytes, self._queued_bytes = self._queued_bytes, 0
-        return batch
+        unreported, self._unreported = self._unreported, 0
+        return batch, unreported
 
-    def _write_batch(self, batch: list[bytes], deadline: float | None) -> None:
+    def _write_batch(self, batch: list[bytes], unreported: int, deadline: float | None) -> bool:
+        """Write lines, and tell of those that were dropped after them."""
         if self._wants_reopen and self._path is not None:
             self._wants_reopen = False
             self._reopen(self._path)
-        # What was dropped came after what was waiting: so the lines first, then the tale.
-        if not self._write(b"".join(batch), deadline):
-            return
-        with self._lock:
-            unreported, self._unreported = self._unreported, 0
-        if unreported and not self._write(self._dropped_line(unreported), deadline, counts=False):
+        is_written = self._write(b"".join(batch), deadline)
+        if is_written and unreported:
+            is_written = self._write(self._dropped_line(unreported), deadline, counts=False)
+        if not is_written:
             with self._lock:
                 self._unreported += unreported
+        return is_written
 
     def _reopen(self, path: str) -> None:
         try:
@@ -169,7 +173,7 @@ class LogSink:
             deadline: when to give up, in monotonic seconds; None: not before :meth:`close` says so.
         """
         # The rest of the line before may have been lost: begin on a fresh one.
-        rest = memoryview(b"\n" + data if self._is_mid_line else data)
+        rest = memoryview(b"\n" + data if data and self._is_mid_line else data)
         try:
             while rest and self._wait_writable(deadline):
                 try:

@@ -48,7 +48,7 @@ class TlsContext:
             trust = _CaFile(settings.ca_file) if settings.ca_file else ssl.platformTrust()
         self._options = ssl.CertificateOptions(
             trustRoot=trust,
-            insecurelyLowerMinimumTo=_VERSIONS[settings.min_version],  # the argument that takes the default, too
+            raiseMinimumTo=_VERSIONS[settings.min_version],
             acceptableProtocols=list(protocols),
         )
         try:

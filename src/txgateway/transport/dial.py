@@ -38,7 +38,6 @@ from txgateway.transport.wheel import TimerWheel
 MAX_ADDRESSES = 8
 
 P = TypeVar("P", bound=IProtocol)
-P_co = TypeVar("P_co", covariant=True)
 P_contra = TypeVar("P_contra", contravariant=True)
 
 
@@ -152,8 +151,8 @@ class _Dial(Generic[P]):
         self._last_error: UpstreamError = UpstreamConnectFailed("the name has no address")
 
     def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float) -> None:
-        self.deadline = self._gives_up_at = self._reactor.seconds() + connect_timeout_s
         self._wheel.watch(self)
+        self.deadline = self._gives_up_at = self._wheel.after(connect_timeout_s)
         if isinstance(address, UnixAddress):
             factory = self._factory()
             self._connect(ImmediateUnixConnector(address.path, factory, None, self._reactor, 0))
@@ -186,7 +185,7 @@ class _Dial(Generic[P]):
             self._fail(self._last_error)
             return
         # Each address gets its share of the time that is left, so that one that drops packets does not use up all.
-        now = self._reactor.seconds()
+        now = self._wheel.now
         self.deadline = now + (self._gives_up_at - now) / len(self._addresses)
         host, port = self._addresses.pop(0)
         self._connect(ImmediateConnector(host, port, self._factory(), cast("float", None), None, self._reactor))

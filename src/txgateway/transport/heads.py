@@ -20,7 +20,7 @@ from txgateway.errors import (
     UriTooLong,
     VersionNotSupported,
 )
-from txgateway.headers import connection_tokens
+from txgateway.headers import connection_tokens, field_values
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
 
@@ -235,7 +235,8 @@ def _check_transfer_encoding(version: bytes, fields: dict[bytes, bytes]) -> None
 
 
 def _connection(version: bytes, headers: HeaderList, fields: dict[bytes, bytes]) -> tuple[bool, bytes]:
-    tokens = connection_tokens(b",".join(value for lowered, _, value in headers if lowered == b"connection"))
+    fields[b"connection"] = joined = b",".join(field_values(headers, b"connection"))
+    tokens = connection_tokens(joined)
     if version == b"HTTP/1.0":
         return b"keep-alive" in tokens and b"close" not in tokens, b""
     upgrade = fields.get(b"upgrade", b"") if b"upgrade" in tokens else b""

@@ -21,8 +21,8 @@ from zope.interface import implementer
 
 from txgateway.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
 from txgateway.transport.framing import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk, encode_last_chunk
-from txgateway.transport.http1_response import ResponseHead, request_head
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
+from txgateway.transport.http1_response import CHUNKED, LENGTH, UNTIL_CLOSE, ResponseHead, request_head
+from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
 
 _log = Logger()
 
@@ -32,10 +32,9 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_INFORMATIONAL = 16
 
 _END_OF_HEAD = b"\r\n\r\n"
-_NO_BODY_STATUSES = frozenset({204, 304})
 
-# What the next byte from the target belongs to.
-_NOTHING, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _TUNNEL, _CLOSED = range(7)
+# What the next byte from the target belongs to, if not to a body.
+_NOTHING, _HEAD, _TUNNEL, _CLOSED = range(-4, 0)
 
 
 class ConnectionOwner(Protocol):
@@ -52,18 +51,15 @@ class ConnectionOwner(Protocol):
 class Http1ClientConnection(TwistedProtocol):
     """A connection to a target that is ready for exactly one exchange at a time.
 
-    It tells its handler everything synchronously, and its owner when the exchange is over: :meth:`release
-    <ConnectionOwner.release>` comes before the handler's ``on_end``, so that a request made in ``on_end`` may already
-    run on this connection. What one read brought is followed by one ``on_flush``, the last one after ``on_end`` or
-    ``on_failed``. ``on_write_blocked`` may come while :meth:`start` or :meth:`send_body` is still running.
+    The owner's ``release`` comes before the handler's ``on_end``, so that a request made in ``on_end`` may already run
+    here. What one read brought is followed by one ``on_flush``, the last one after ``on_end`` or ``on_failed``.
+    ``on_write_blocked`` may come while :meth:`start` or :meth:`send_body` is still running.
 
     Attributes:
         owner: told when an exchange is over; set before the first one.
         reused: has completed an exchange.
         is_doubtful: the last response was to HEAD; a target that wrongly sends its body may still be about to.
-        opened_at: clock time of the owner; for the owner's use, as are the next two.
-        idle_since: clock time of the last release.
-        is_lent: serves an exchange.
+        opened_at, idle_since, is_lent: the owner's notes.
     """
 
     transport: Any  # an ITCPTransport; TLS wrappers only declare it at run time
@@ -130,7 +126,9 @@ class Http1ClientConnection(TwistedProtocol):
                 self.transport.write(encode_last_chunk(trailers))
 
     def pauseProducing(self) -> None:
-        """Twisted: the send buffer is full."""
+        """Twisted: the send buffer is full; said again at each write."""
+        if self._is_write_blocked:
+            return
         self._is_write_blocked = True
         if self._handler is not None:
             self._handler.on_write_blocked()
@@ -213,25 +211,21 @@ class Http1ClientConnection(TwistedProtocol):
                 self._held = data
                 return
             phase = self._phase
-            if phase == _LENGTH:
+            if phase == LENGTH:
                 left = self._left
                 if not left:
                     self._complete(handler, data)
                 elif not data:
                     return
-                elif len(data) > left:
-                    piece, data = data[:left], data[left:]
-                    self._left = 0
-                    handler.on_body(piece)
                 else:
-                    piece, data = data, b""
+                    piece, data = data[:left], data[left:]
                     self._left = left - len(piece)
                     handler.on_body(piece)
             elif not data:
                 return
             elif phase == _HEAD:
                 data = self._read_head(handler, data)
-            elif phase == _CHUNKED:
+            elif phase == CHUNKED:
                 data = self._read_chunks(handler, self._chunks, data)  # type: ignore[arg-type]  # set with the phase
             else:
                 piece, data = data, b""
@@ -241,7 +235,7 @@ class Http1ClientConnection(TwistedProtocol):
         """Deliver the chunks of one read as one piece; returns what follows the body."""
         body = chunks.feed(data)
         if chunks.done:
-            self._phase = _LENGTH  # whose rest is nothing: the end is delivered from there, unless paused
+            self._phase = LENGTH  # whose rest is nothing: the end is delivered from there, unless paused
             self._left = 0
             self._trailers = chunks.trailers
         if body:
@@ -273,26 +267,11 @@ class Http1ClientConnection(TwistedProtocol):
         return data
 
     def _deliver_head(self, handler: ResponseHandler, head: ResponseHead) -> None:
-        """Enter the body (RFC 9112 section 6.3) and report the head."""
-        length = head.content_length
+        self._phase, self._left, length = head.body(self._is_head_request)
         self._keep_alive = head.keep_alive
-        self._phase = _LENGTH
-        self._left = 0
         self._trailers = []
-        if self._is_head_request or head.status in _NO_BODY_STATUSES:
-            if head.status == 204:
-                # RFC 9112 section 6.1: it must not declare any body; if it does, there may be one.
-                self._keep_alive = head.keep_alive and length <= 0 and not head.is_chunked
-                length = NO_BODY
-        elif length >= 0:
-            self._left = length
-        else:
-            length = UNKNOWN_LENGTH
-            if head.is_chunked:
-                self._phase = _CHUNKED
-                self._chunks = ChunkedDecoder()
-            else:
-                self._phase = _UNTIL_CLOSE
+        if self._phase == CHUNKED:
+            self._chunks = ChunkedDecoder()
         handler.on_head(head.status, head.reason, head.headers, length)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -340,7 +319,7 @@ class Http1ClientConnection(TwistedProtocol):
         """The target's bytes have ended before the response was complete, unless its end is what delimits it."""
         try:
             # Only a clean end counts: a response cut by a reset must not look whole.
-            if self._phase == _UNTIL_CLOSE and reason.check(ConnectionDone):
+            if self._phase == UNTIL_CLOSE and reason.check(ConnectionDone):
                 self._keep_alive = False
                 self._complete(handler, b"")
             else:
@@ -361,8 +340,7 @@ class Http1ClientConnection(TwistedProtocol):
         if self._lost is None:
             self.transport.unregisterProducer()  # a registered producer would keep TLS from closing
             self.transport.loseConnection()
-            if isinstance(self.transport, ProtocolWrapper):
-                # TLS would wait for the other side's closing alert, perhaps for ever; ours is written.
+            if isinstance(self.transport, ProtocolWrapper):  # TLS would wait for the other side's closing alert
                 tcp: Any = self.transport.transport
                 tcp.loseConnection()
 
@@ -388,13 +366,13 @@ class Http1ClientConnection(TwistedProtocol):
         except BlockingIOError:
             return True
         except OSError:
-            return False
+            pass
         return False
 
     # --- tunnel --------------------------------------------------------------------------------------------------
 
     def _upgraded(self, handler: ResponseHandler, head: ResponseHead, early: bytes) -> None:
-        if not self._upgrade or not head.upgrade:
+        if not (self._upgrade and head.upgrade):
             raise UpstreamProtocolError("unexpected 101")
         self._handler = None
         self._phase = _TUNNEL

@@ -70,7 +70,7 @@ class Http1ServerFactory(Factory):
         self._wall_clock = wall_clock
         self._date = (0, b"")
 
-    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:  # noqa: ARG002 -- Twisted's signature
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:
         if len(self.connections) >= self.max_connections:
             self.counts.connection_refused()
             return None

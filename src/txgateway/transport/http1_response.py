@@ -16,6 +16,9 @@ from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList
 #: Most fields in a response head.
 MAX_RESPONSE_FIELDS = 200
 
+#: What delimits a response body: a count of bytes, the chunked coding, or the end of the connection.
+LENGTH, CHUNKED, UNTIL_CLOSE = range(3)
+
 _FRAMING_FIELDS = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 # RFC 9112 section 4: HTAB, SP, VCHAR and obs-text; llhttp lets controls through, and the phrase is passed on.
 _REASON_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -90,6 +93,24 @@ class ResponseHead:
         self._check()
         self._decide(parser.get_http_version())
         self.headers = end_to_end(self.headers, self._connection)
+
+    def body(self, is_head_request: bool) -> tuple[int, int, int]:
+        """How the body is delimited (RFC 9112 section 6.3).
+
+        Returns:
+            ``(delimiter, left, length)``: LENGTH, CHUNKED or UNTIL_CLOSE; the bytes to read in case of LENGTH; and
+            what the response declares: a count, NO_BODY or UNKNOWN_LENGTH.
+        """
+        length = self.content_length
+        if is_head_request or self.status == 304:
+            return LENGTH, 0, length
+        if self.status == 204:
+            # RFC 9112 section 6.1: it must not declare any body; if it does, one may follow.
+            self.keep_alive = self.keep_alive and length <= 0 and not self.is_chunked
+            return LENGTH, 0, NO_BODY
+        if length >= 0:
+            return LENGTH, length, length
+        return (CHUNKED if self.is_chunked else UNTIL_CLOSE), 0, UNKNOWN_LENGTH
 
     def on_status(self, reason: bytes) -> None:
         """llhttp: the reason phrase."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txgateway.errors import BadRequest, GatewayError, RequestTimeout
 from txgateway.transport.framing import LAST_CHUNK, ChunkedDecoder, FramingError, encode_last_chunk
-from txgateway.transport.heads import CONTINUE, RequestHeadReader, informational_head, status_line, write_fields
+from txgateway.transport.heads import CONTINUE, RequestHeadReader, informational_head, status_line
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, Tunnel
 from txgateway.transport.sockets import unsent_bytes
 
@@ -84,7 +85,7 @@ class Http1ServerConnection(TwistedProtocol):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         peer_ip = getattr(transport.getPeer(), "host", "")
-        self.peer_ip = peer_ip[7:] if peer_ip.startswith("::ffff:") else peer_ip
+        self.peer_ip = peer_ip.removeprefix("::ffff:")
         self.local_port = getattr(transport.getHost(), "port", 0)
         transport.registerProducer(self, True)
         self.wheel.watch_coarse(self)
@@ -102,7 +103,7 @@ class Http1ServerConnection(TwistedProtocol):
             if self._out:
                 self.flush()
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 -- Twisted's signature
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.wheel.forget_coarse(self)
         self.wheel.forget(self)
         self._state = _DISCARD
@@ -192,7 +193,7 @@ class Http1ServerConnection(TwistedProtocol):
         if was_partial:
             self.wheel.forget(self)
         request = self._begin(head)
-        if head.length == NO_BODY or head.length == 0:  # noqa: PLR1714 -- two compares beat a tuple
+        if head.length == NO_BODY or head.length == 0:
             self._state = _BUSY
             request.body_complete = True
         else:
@@ -302,7 +303,7 @@ class Http1ServerConnection(TwistedProtocol):
         if self._state != _BUSY or self.factory.draining:
             self._keep_alive = False  # the body is not all here, and may never be
         self._chunked = False
-        bodiless = head.method == b"HEAD" or status == 204 or status == 304  # noqa: PLR1714
+        bodiless = head.method == b"HEAD" or status == 204 or status == 304
         if status == 204:
             length = NO_BODY  # RFC 9110 section 8.6
         elif length < 0 and not bodiless:

@@ -21,11 +21,11 @@ from twisted.python import log
 
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
-_DISCONNECTED = epollreactor.EPollReactor._POLL_DISCONNECTED  # type: ignore[attr-defined]
-_NO_FILEDESC = posixbase._NO_FILEDESC  # type: ignore[attr-defined]
+_DISCONNECTED = epollreactor.EPollReactor._POLL_DISCONNECTED
+_NO_FILEDESC = posixbase._NO_FILEDESC
 
 
-class GatewayReactor(epollreactor.EPollReactor):  # type: ignore[misc]
+class GatewayReactor(epollreactor.EPollReactor):
     """EPollReactor with a shorter way from an event to ``doRead`` and ``doWrite``."""
 
     seconds = staticmethod(time.monotonic)

@@ -102,7 +102,7 @@ class ImmediateConnector(tcp.Connector):
 class ImmediateUnixConnector(unix.Connector):
     """A UNIX-socket connector whose transports write at once; same constructor as :class:`unix.Connector`."""
 
-    def _makeTransport(self) -> ImmediateUnixClient:
+    def _makeTransport(self) -> ImmediateUnixClient:  # type: ignore[override]
         return ImmediateUnixClient(self.address, self, self.reactor, self.checkPID)
 
 

@@ -113,7 +113,7 @@ class ByteTunnel:
             self._target.abort()
             self._finish(reason)
 
-    def on_deadline(self, now: float) -> None:  # noqa: ARG002 -- the wheel's signature
+    def on_deadline(self, now: float) -> None:
         """Nothing has passed for too long."""
         self.cut("UPSTREAM_TIMEOUT")
 

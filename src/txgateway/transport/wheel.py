@@ -83,8 +83,9 @@ class TimerWheel:
         return self.now + TICK_S + timeout_s
 
     def _start(self) -> None:
-        self.now = self._clock.seconds()
-        self._tick_call = self._clock.callLater(TICK_S, self._tick)
+        if self._tick_call is None:  # else a handler of this tick has begun to watch something
+            self.now = self._clock.seconds()
+            self._tick_call = self._clock.callLater(TICK_S, self._tick)
 
     def _tick(self) -> None:
         self._tick_call = None
@@ -94,8 +95,8 @@ class TimerWheel:
         if self._count >= TICKS_PER_COARSE:
             self._count = 0
             self._expire(self._coarse, now)
-        if self._tick_call is None and (self._fine or self._coarse):
-            self._tick_call = self._clock.callLater(TICK_S, self._tick)
+        if self._fine or self._coarse:
+            self._start()
 
     @staticmethod
     def _expire(items: set[Expiring], now: float) -> None:

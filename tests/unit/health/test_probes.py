@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from twisted.web.test.requesthelper import DummyRequest
@@ -14,8 +15,8 @@ HALF = BackendHealth("half", 1, 2)
 DOWN = BackendHealth("down", 0, 2)
 
 
-def ask(path: bytes, readiness: Readiness, method: bytes = b"GET") -> tuple[DummyRequest, bytes]:
-    request = DummyRequest([])
+def ask(path: bytes, readiness: Readiness, method: bytes = b"GET") -> tuple[Any, bytes]:
+    request: Any = DummyRequest([])
     request.method = method
     body = probe_resources("/health", readiness)[path].render(request)
     assert isinstance(body, bytes)

@@ -132,6 +132,8 @@ def test_path_without_leading_slash_is_refused(path: bytes) -> None:
         canonical_path(path)
 
 
-@pytest.mark.parametrize(("path", "has"), [(b"/a%2Fb", True), (b"/a%2fb", True), (b"/a/b", False), (b"/a%252Fb", False)])
+@pytest.mark.parametrize(
+    ("path", "has"), [(b"/a%2Fb", True), (b"/a%2fb", True), (b"/a/b", False), (b"/a%252Fb", False)]
+)
 def test_encoded_slash_is_found(path: bytes, has: bool) -> None:
     assert has_encoded_slash(path) is has

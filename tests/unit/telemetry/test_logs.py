@@ -65,9 +65,9 @@ def test_an_event_of_ours_is_named_by_its_format(stream: Stream) -> None:
 
 @pytest.mark.parametrize("namespace", ["twisted.internet.tcp", "txgatewayish", "stdout"])
 def test_an_event_of_others_is_named_log(stream: Stream, namespace: str) -> None:
-    stream.logger(JsonObserver(stream.sink), namespace).info("{log_io}", log_io="hello")
+    stream.logger(JsonObserver(stream.sink), namespace).info("hello {name}", name="you")
     fields = stream.line()
-    assert (fields["event"], fields["message"], fields["logger"]) == ("log", "hello", namespace)
+    assert (fields["event"], fields["message"], fields["logger"]) == ("log", "hello you", namespace)
 
 
 def test_an_event_of_the_older_module_is_understood(stream: Stream) -> None:
@@ -185,7 +185,7 @@ def test_observer_for_settings(tmp_path: Path, name: str, kind: type[EventObserv
     verifyObject(ILogObserver, observer)
     logger = Logger("txgateway", observer=observer)
     logger.info("no")
-    logger.warn("yes")
+    logger.error("yes")
     assert (tmp_path / "log").read_text(encoding="utf-8").count("\n") == 1
     assert b"log lines dropped" in observer.sink._dropped_line(3)
     os.close(observer.sink._fd)

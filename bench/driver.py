@@ -1,0 +1,202 @@
+"""``python -m bench driver``: the real pipeline in one process, over in-memory transports.
+
+No sockets and no kernel: what is left is our own Python, to within a fraction of a microsecond. For differences that
+the whole-process figures cannot show: run two checkouts alternately with ``--against``, in pairs.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.load import SHAPES
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 21:55:20 GMT\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 132\r\nConnection: keep-alive\r\n\r\n" + b"x" * 132
+)
+
+
+class _Address:
+    host = "127.0.0.1"
+    port = 8000
+
+
+class MemoryTransport:
+    """Takes writes; the far end is whoever reads :attr:`written`."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+    def getPeer(self) -> _Address:
+        return _Address()
+
+    getHost = getPeer
+
+
+class _Dialer:
+    """Answers each dial with a connection over memory."""
+
+    def __init__(self) -> None:
+        self.transport = MemoryTransport()
+        self.connection: Any = None
+
+    def dial(self, receiver: Any) -> Any:
+        from txgateway.transport.http1_client import Http1ClientConnection
+
+        self.connection = Http1ClientConnection()
+        self.receiver = receiver
+        return self
+
+    def connect(self) -> None:
+        self.connection.makeConnection(self.transport)
+        self.receiver.dialed(self.connection)
+
+    def cancel(self) -> None: ...
+
+
+class _Null:
+    dropped = 0
+
+    def put(self, lines: bytes) -> None: ...
+
+
+def build(environment: Mapping[str, str]) -> tuple[Any, MemoryTransport, _Dialer, Any]:
+    """The pipeline of a configuration, with a client connection and a target in memory."""
+    import random
+
+    from twisted.internet.task import Clock
+    from txgateway.config import load
+    from txgateway.pipeline import Collaborators, Pipeline, random_ids
+    from txgateway.proxy.backend import Backend, Target
+    from txgateway.proxy.pool import ConnectionPool
+    from txgateway.request import GatewayRequest
+    from txgateway.telemetry.access_log import AccessLog
+    from txgateway.telemetry.metrics import RequestMetrics
+    from txgateway.transport.http1_factory import Http1ServerFactory
+    from txgateway.transport.interfaces import ServerLimits
+    from txgateway.transport.wheel import TimerWheel
+
+    configuration = load({"GATEWAY_BACKEND_TARGET": "http://127.0.0.1:9", **environment})
+    clock = Clock()
+    clock.seconds = time.monotonic  # type: ignore[method-assign]
+    wheel = TimerWheel(clock)
+    dialer = _Dialer()
+    settings = configuration.backends["default"]
+    pool = ConnectionPool("127.0.0.1:9", dialer, clock, wheel, settings.pool)  # type: ignore[arg-type]
+    backend = Backend("default", [Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool)])
+    metrics = RequestMetrics()
+    log = AccessLog(_Null(), time.time, clock, "json")  # type: ignore[arg-type]
+    pipeline = Pipeline(
+        configuration,
+        Collaborators(
+            wheel=wheel,
+            clock=clock,
+            backends={"default": backend},
+            cells=metrics.route,
+            access_log=log if configuration.settings.access_log else None,
+            probes={},
+            new_request_id=random_ids(random.Random(1)),
+        ),
+    )
+    factory = Http1ServerFactory(
+        GatewayRequest, pipeline.dispatch, pipeline.refuse, ServerLimits(), 100, wheel, clock, time.time, metrics
+    )
+    connection = factory.buildProtocol(None)
+    transport = MemoryTransport()
+    connection.makeConnection(transport)  # type: ignore[union-attr, arg-type]
+    return connection, transport, dialer, log
+
+
+def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
+    """CPU microseconds per request."""
+    connection, transport, dialer, log = build(environment)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
+    message = f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+    connection.dataReceived(message)
+    dialer.connect()
+    dialer.connection.dataReceived(ANSWER)
+    if not transport.written or b" 200 OK" not in transport.written[0]:
+        raise click.ClickException(f"unexpected answer {transport.written!r}")
+    gc.collect()
+    gc.freeze()
+    target = dialer.connection
+    started = time.process_time()
+    for count in range(requests):
+        connection.dataReceived(message)
+        target.dataReceived(ANSWER)
+        transport.written.clear()
+        dialer.transport.written.clear()
+        if not count % 1000:
+            log.flush()
+    log.flush()
+    return (time.process_time() - started) / requests * 1e6
+
+
+def _in_checkout(checkout: Path, arguments: list[str]) -> float:
+    """One measurement in a process of its own, with the sources of ``checkout``."""
+    command = [sys.executable, "-c", "from bench.driver import run_once; run_once()", *arguments]
+    environment = {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def run_once() -> None:
+    """Entry of the child process: shape, number of requests, then ``NAME=VALUE`` settings."""
+    shape, requests, *settings = sys.argv[1:]
+    environment = dict(setting.split("=", 1) for setting in settings)
+    sys.stdout.write(f"{measure(environment, shape, int(requests))}\n")
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(list(SHAPES)), default="token", show_default=True)
+@click.option("--requests", type=click.IntRange(1000, 10_000_000), default=30_000, show_default=True)
+@click.option("--pairs", type=click.IntRange(1, 200), default=20, show_default=True)
+@click.option("--against", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another checkout.")
+@click.option("--gateway-env", multiple=True, metavar="NAME=VALUE", help="Settings of this side.")
+@click.option("--against-env", multiple=True, metavar="NAME=VALUE", help="Settings of the other side.")
+def driver(
+    shape: str,
+    requests: int,
+    pairs: int,
+    against: Path | None,
+    gateway_env: tuple[str, ...],
+    against_env: tuple[str, ...],
+) -> None:
+    """CPU per request of the pipeline alone; with --against or --against-env, in alternating pairs."""
+    here = Path(__file__).resolve().parent.parent
+    ours, theirs = [], []
+    compares = against is not None or bool(against_env)
+    for turn in range(pairs):
+        sides = [(ours, here, gateway_env)]
+        if compares:
+            sides.append((theirs, against or here, against_env or gateway_env))
+        for figures, checkout, settings in sides if turn % 2 else reversed(sides):
+            figures.append(_in_checkout(checkout, [shape, str(requests), *settings]))
+    _show("this", ours)
+    if compares:
+        _show("other", theirs)
+        _show("difference, pair by pair", [mine - other for mine, other in zip(ours, theirs, strict=True)])
+
+
+def _show(name: str, figures: list[float]) -> None:
+    low, middle, high = statistics.quantiles(figures, n=4) if len(figures) > 1 else (figures[0],) * 3
+    click.echo(f"{name}: median {middle:.2f} µs, quartiles {low:.2f} and {high:.2f}, {len(figures)} runs")

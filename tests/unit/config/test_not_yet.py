@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from txgateway.config import ConfigurationError, load, not_yet
+from txgateway.config.document import BackendTable, RouteTable
+from txgateway.config.groups import leaves
+from txgateway.config.settings import DEFAULTS
+
+DEMO = {"GATEWAY_BACKEND_TARGET": "demo"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_WORKERS", "auto"),
+        ("GATEWAY_SERVER_TIMING", "all"),
+        ("GATEWAY_DRAIN_DELAY", "1s"),
+        ("GATEWAY_DRAIN_TIMEOUT", "25s"),
+        ("GATEWAY_MIDDLEWARES", "a:b"),
+        ("GATEWAY_LOAD_BALANCER", "random"),
+        ("GATEWAY_PANIC_PERCENT", "50"),
+        ("GATEWAY_HEALTH_CHECK_PATH", "/x"),
+        ("GATEWAY_BREAKER_FAILURES", "5"),
+        ("GATEWAY_TIMEOUT_PER_TRY", "1s"),
+        ("GATEWAY_RETRY_ON", "connect"),
+        ("GATEWAY_BULKHEAD_MAX_QUEUE", "1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318"),
+    ],
+)
+def test_setting_without_effect_is_a_warning(name: str, value: str) -> None:
+    (warning,) = load({**DEMO, name: value}).warnings
+    assert warning == f"{name}: this version does not implement it yet; it has no effect"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_WORKERS", "1"),
+        ("GATEWAY_LOAD_BALANCER", "round_robin"),
+        ("GATEWAY_TIMEOUT_PER_TRY", "0"),
+        ("GATEWAY_RETRY_MAX_ATTEMPTS", "1"),
+        ("GATEWAY_BREAKER_ENABLED", "false"),
+        ("GATEWAY_CSP", ""),
+        ("GATEWAY_RATE_LIMIT", ""),
+        ("GATEWAY_REDIS_URL", ""),
+        ("GATEWAY_TIMEOUT_TOTAL", "1s"),
+        ("GATEWAY_POOL_MAX_AGE", "1s"),
+        ("GATEWAY_SANITIZE_ENCODED_SLASH", "reject"),
+        ("OTEL_SERVICE_NAME", "x"),
+    ],
+)
+def test_setting_that_asks_for_what_happens_anyway_is_no_warning(name: str, value: str) -> None:
+    assert load({**DEMO, name: value}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_JWT_SECRET", "x" * 64),
+        ("GATEWAY_JWT_ISSUER", "https://idp"),
+        ("GATEWAY_JWT_FORWARD_TOKEN", "false"),
+        ("GATEWAY_RATE_LIMIT", "1/s"),
+        ("GATEWAY_RATE_LIMIT_KEY", "ip"),
+        ("GATEWAY_REDIS_URL", "redis://host"),
+        ("GATEWAY_CORS_ALLOW_ORIGINS", "*"),
+        ("GATEWAY_TLS_MIN_VERSION", "1.3"),
+        ("GATEWAY_HSTS", "max-age=1"),
+        ("GATEWAY_PERMISSIONS_POLICY", "camera=()"),
+        ("GATEWAY_ALLOWED_METHODS", "GET"),
+        ("GATEWAY_ALLOWED_CONTENT_TYPES", "text/plain"),
+        ("GATEWAY_ALLOW_IPS", "10.0.0.0/8"),
+        ("GATEWAY_DENY_IPS", "10.0.0.0/8"),
+    ],
+)
+def test_protection_that_is_not_built_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({**DEMO, name: value})
+    assert [str(problem) for problem in caught.value.problems] == [f"{name}: {not_yet.REFUSAL}"]
+
+
+def test_warning_about_many_routes_is_one_line() -> None:
+    routes = [{"name": f"r{n}", "path": f"/{n}", "resource": "a:b", "retry": {"on": ["reset"]}} for n in range(3)]
+    (warning,) = load({"GATEWAY_ROUTES": json.dumps({"routes": routes})}).warnings
+    assert warning.startswith("routes[0].retry.on (and 2 more like it): ")
+
+
+def test_every_name_in_the_table_is_a_key_or_a_group() -> None:
+    tables = (DEFAULTS, RouteTable(), BackendTable())
+    keys = {leaf.key for table in tables for leaf in leaves(table)}
+    assert keys | {key.partition(".")[0] for key in keys} >= not_yet.WITHOUT_EFFECT | not_yet.REFUSED
+
+
+def test_no_name_is_in_both_tables() -> None:
+    assert not not_yet.WITHOUT_EFFECT & not_yet.REFUSED
