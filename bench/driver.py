@@ -25,6 +25,10 @@ ANSWER = (
 )
 
 
+#: Requests between two looks at the clock.
+SLICE = 500
+
+
 class _Address:
     host = "127.0.0.1"
     port = 8000
@@ -139,16 +143,18 @@ def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
     gc.collect()
     gc.freeze()
     target = dialer.connection
-    started = time.process_time()
-    for count in range(requests):
-        connection.dataReceived(message)
-        target.dataReceived(ANSWER)
-        transport.written.clear()
-        dialer.transport.written.clear()
-        if not count % 1000:
-            log.flush()
-    log.flush()
-    return (time.process_time() - started) / requests * 1e6
+    slices = []
+    for _ in range(max(requests // SLICE, 1)):
+        started = time.process_time()
+        for _ in range(SLICE):
+            connection.dataReceived(message)
+            target.dataReceived(ANSWER)
+            transport.written.clear()
+            dialer.transport.written.clear()
+        log.flush()
+        slices.append((time.process_time() - started) / SLICE * 1e6)
+    # Whatever else the machine does only ever adds: the lower slices are nearest to the truth.
+    return sorted(slices)[len(slices) // 10]
 
 
 def _in_checkout(checkout: Path, arguments: list[str]) -> float:

@@ -31,6 +31,8 @@ from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, 
 
 _log = Logger()
 
+_NOTHING: dict[str, bytes] = {}  # shared by all requests without path parameters
+
 Hook = Callable[["GatewayRequest"], None]
 
 
@@ -44,9 +46,10 @@ class BodyConsumer(Protocol):
 class _PullPump:
     """Makes a pull producer look like a push producer: asks it for more, once a turn, while the client takes it."""
 
-    def __init__(self, producer: IPullProducer, clock: Any) -> None:
+    def __init__(self, producer: IPullProducer, clock: Any, failed: Callable[[Failure], None]) -> None:
         self._producer = producer
         self._clock = clock
+        self._failed = failed
         self._call: Any = None
         self._paused = False
         self._schedule()
@@ -57,7 +60,11 @@ class _PullPump:
 
     def _turn(self) -> None:
         self._call = None
-        self._producer.resumeProducing()
+        try:
+            self._producer.resumeProducing()
+        except Exception:  # noqa: BLE001 -- a resource's fault, outside Recovery's reach
+            self._failed(Failure())
+            return
         if not self._paused:
             self._schedule()
 
@@ -98,48 +105,60 @@ class GatewayRequest(server.Request):
         bytes_in, bytes_out: body bytes.
     """
 
-    channel: Any
+    # Slots, because more than thirty attributes in an instance dictionary cost twice as much to set.
+    __slots__ = (
+        "_before_head",
+        "_buffered",
+        "_consumer",
+        "_on_finish",
+        "attempts",
+        "backend_name",
+        "body_complete",
+        "body_wanted",
+        "bytes_in",
+        "bytes_out",
+        "canonical_path",
+        "channel",
+        "client_ip",
+        "clientproto",
+        "ended",
+        "ended_at",
+        "error",
+        "fields",
+        "forwarded",
+        "headers",
+        "host",
+        "length",
+        "max_body_bytes",
+        "method",
+        "path",
+        "path_parameters",
+        "producer",
+        "reason",
+        "request_id",
+        "request_trailers",
+        "responded",
+        "response_headers",
+        "route_metrics",
+        "route_name",
+        "started_at",
+        "status",
+        "subject",
+        "target_label",
+        "upgrade",
+        "upstream_s",
+        "upstream_target",
+        "uri",
+    )
+
     site: Any = None
-    request_id: str = ""
-    client_ip: str | None = None
-    forwarded: Forwarded
-    host: bytes | None = None
-    path: bytes = None  # type: ignore[assignment]
-    canonical_path: bytes = b""
-    path_parameters: dict[str, bytes] = {}  # noqa: RUF012 -- replaced, never changed
-    upstream_target: bytes | None = None
-    route_name: str | None = None
-    backend_name: str | None = None
-    target_label: str | None = None
-    route_metrics: Any = None
-    attempts: int = 0
-    subject: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
-
-    status: int = 0
-    reason: str | None = None
-    error: GatewayError | None = None
+    forwarded: Forwarded
     response_headers: HeaderList
-    ended_at: float = 0.0
-    upstream_s: float | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-    responded: bool = False
-    ended: bool = False
-
-    body_complete: bool = False
-    body_wanted: bool = False
-    max_body_bytes: float = math.inf
-    producer: Any = None
-    request_trailers: HeaderList = []  # noqa: RUF012 -- replaced, never changed
-    _consumer: BodyConsumer | None = None
-    _buffered: bytes = b""
-    _before_head: list[Hook] | None = None
-    _on_finish: list[Hook] | None = None
 
     def __init__(self, channel: Any, head: RequestHead) -> None:
-        self.channel = channel
+        self.channel: Any = channel
         self.method = head.method
         self.uri = head.target
         self.clientproto = head.version
@@ -147,8 +166,34 @@ class GatewayRequest(server.Request):
         self.fields = head.fields
         self.length = head.length
         self.upgrade = head.upgrade
-        self.client_ip = channel.peer_ip or None  # until ClientAddress knows better
         self.started_at: float = channel.seconds()
+        self.client_ip: str | None = channel.peer_ip or None  # until ClientAddress knows better
+        self.request_id = ""
+        self.host: bytes | None = None
+        self.path: bytes = None  # type: ignore[assignment]
+        self.canonical_path = b""
+        self.path_parameters: dict[str, bytes] = _NOTHING
+        self.upstream_target: bytes | None = None
+        self.route_name: str | None = None
+        self.backend_name: str | None = None
+        self.target_label: str | None = None
+        self.route_metrics: Any = None
+        self.attempts = 0
+        self.subject: str | None = None
+        self.status = 0
+        self.reason: str | None = None
+        self.error: GatewayError | None = None
+        self.upstream_s: float | None = None
+        self.ended_at = 0.0
+        self.bytes_in = self.bytes_out = 0
+        self.responded = self.ended = self.body_complete = self.body_wanted = False
+        self.max_body_bytes = math.inf
+        self.producer: Any = None
+        self.request_trailers: HeaderList = []
+        self._consumer: BodyConsumer | None = None
+        self._buffered = b""
+        self._before_head: list[Hook] | None = None
+        self._on_finish: list[Hook] | None = None
 
     def __repr__(self) -> str:
         return f"<GatewayRequest {self.request_id or '?'} {self.method.decode('latin-1')}>"
@@ -298,7 +343,11 @@ class GatewayRequest(server.Request):
         else:
             if error.closes_connection:
                 self.channel.close_when_idle()
-            self.answer(*render_problem(error, self))
+            try:
+                self.answer(*render_problem(error, self))
+            except Exception:  # noqa: BLE001 -- a hook before the head; it is gone now, so this ends
+                _log.failure("hook before the head failed", request_id=self.request_id)
+                self.fail(GatewayError())
 
     def abort(self) -> None:
         """Cut the answer off, visibly."""
@@ -503,7 +552,7 @@ class GatewayRequest(server.Request):
             if self.channel.write_blocked:
                 producer.pauseProducing()
         else:
-            self.producer = _PullPump(producer, self.channel.factory.clock)
+            self.producer = _PullPump(producer, self.channel.factory.clock, self.processingFailed)
 
     def unregisterProducer(self) -> None:
         if isinstance(self.producer, _PullPump):

@@ -89,7 +89,7 @@ class GatewayService(Service):
         settings = self.configuration.settings
         self.observer.sink.start()
         for warning in self.configuration.warnings:
-            _log.warn("configuration", message=warning)
+            _log.warn("configuration: {warning}", warning=warning)
         self._raise_descriptor_limit()
         demo_port = self._start_demo()
         self.backends = build_backends(self.configuration.backends, self.reactor, self.wheel, demo_port)
@@ -150,7 +150,7 @@ class GatewayService(Service):
         port = _result(listening)
         self._internal_ports.append(port)
         number: int = port.getHost().port
-        _log.warn("demo backend", message="GATEWAY_BACKEND_TARGET=demo: answers are made up", port=number)
+        _log.warn("demo backend: {warning}", warning="its answers are made up", port=number)
         return number
 
     def _listeners(self) -> Iterator[str]:
@@ -167,7 +167,7 @@ class GatewayService(Service):
         try:
             port = _result(serverFromString(self.reactor, description).listen(factory))
         except (CannotListenError, OSError, ValueError) as exc:
-            _log.critical("cannot listen", message=f"cannot listen on {description}: {exc}", listener=description)
+            _log.critical("cannot listen: {listener}: {problem}", listener=description, problem=str(exc))
             self.observer.sink.close(_LOG_FLUSH_S)
             raise SystemExit(1) from None
         if factory is self.factory:
@@ -189,8 +189,9 @@ class GatewayService(Service):
         needed = 2 * self.configuration.settings.max_connections + _SPARE_DESCRIPTORS
         if hard != resource.RLIM_INFINITY and hard < needed:
             _log.warn(
-                "descriptor limit",
-                message=f"the limit of {hard} open files is too low for GATEWAY_MAX_CONNECTIONS; {needed} are needed",
+                "descriptor limit: {limit} open files are too few for GATEWAY_MAX_CONNECTIONS; {needed} are needed",
+                limit=hard,
+                needed=needed,
             )
 
     # --- stop ---------------------------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import queue
 import socket
 import ssl
+import struct
+import termios
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
-from attrs import define
-
+from attrs import Factory, define
 from tests.integration.wire import TIMEOUT_S, ConnectionEnded, Fields, Wire, value_of, values_of
 
 #: The shortest complete answer.
@@ -33,7 +35,7 @@ class Received:
     fields: Fields
     connection: int
     body: bytes = b""
-    trailers: Fields = []  # noqa: RUF012 -- replaced, never changed
+    trailers: Fields = Factory(list)
 
     def header(self, name: str) -> str | None:
         """The value of a field that occurs at most once; None if it is not there."""
@@ -112,10 +114,6 @@ def hang(exchange: Exchange) -> None:
 
 def _wait_until_taken(sock: socket.socket) -> None:
     """Wait until the other side's kernel has acknowledged all that was sent (a reset would overtake it)."""
-    import fcntl
-    import struct
-    import termios
-
     pause = threading.Event()
     for _ in range(1000):
         (unsent,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
@@ -153,7 +151,7 @@ class ScriptedBackend:
         self.url = f"unix:{path}" if path else f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> ScriptedBackend:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-from typing import Any
+from typing import Any, Self
 
 from attrs import field, frozen
-
 from tests.integration.wire import TIMEOUT_S, Fields, Wire, value_of, values_of
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)")
@@ -68,7 +67,7 @@ class Client(Wire):
         sock.connect(("127.0.0.1", port))
         super().__init__(sock)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

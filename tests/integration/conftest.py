@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-
 from tests.integration.backend import ScriptedBackend
 
 
@@ -21,3 +22,21 @@ def backend(module_backend: ScriptedBackend) -> Iterator[ScriptedBackend]:
     module_backend.renew()
     yield module_backend
     assert not module_backend.faults, module_backend.faults
+
+
+@pytest.fixture(scope="module")
+def silent_port() -> Iterator[int]:
+    """A port of which connections are never accepted: its backlog is full, so that the kernel drops further ones."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        yield port
+        for filler in fillers:
+            filler.close()

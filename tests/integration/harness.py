@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from tests.integration.client import Client, Response
 
@@ -92,6 +92,11 @@ class _Collected:
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
+    def close(self) -> None:
+        """Read no more; the process finds the pipe broken."""
+        with Path(os.devnull).open(encoding="ascii") as nothing:
+            os.dup2(nothing.fileno(), self._stream.fileno())
+
     def _read(self) -> None:
         with self._stream:
             for line in self._stream:
@@ -138,7 +143,7 @@ class Gateway:
         self.port = 0
         self.admin_port = 0
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         for attempt in range(START_ATTEMPTS):
             try:
                 self.start()
@@ -159,7 +164,7 @@ class Gateway:
         Raises:
             NotStarted: with what it said.
         """
-        self.admin_port = int(self._environment.get("GATEWAY_ADMIN_PORT") or free_port())
+        self.admin_port = int(self._environment.get("GATEWAY_ADMIN_PORT", free_port()))
         settings = {"GATEWAY_PORT": "0", "GATEWAY_HOST": "127.0.0.1", **self._environment}
         settings["GATEWAY_ADMIN_PORT"] = str(self.admin_port)
         self._process = subprocess.Popen(
@@ -222,6 +227,10 @@ class Gateway:
     def said(self) -> str:
         """All it said, for a failure's message."""
         return f"\n--- standard output\n{self.output_text[-8000:]}--- standard error\n{self.error_text[-4000:]}"
+
+    def stop_reading(self) -> None:
+        """Close our end of its standard output."""
+        self._out.close()
 
     @property
     def lines(self) -> list[Line]:

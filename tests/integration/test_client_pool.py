@@ -1,4 +1,4 @@
-"""Dialling, pooled connections and the client protocol on real sockets, with stock and with immediate transports' rules."""
+"""Dialling, pooled connections and the client protocol on real sockets: TCP, UNIX and TLS."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from txgateway.transport.client_tls import TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, ClientConnection, HeaderList
+from txgateway.transport.sockets import ImmediateClient
 from txgateway.transport.wheel import TimerWheel
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -330,6 +331,10 @@ async def test_cancelled_dial_leaves_no_connection(reactor: PosixReactorBase) ->
         bench.pool.cancel(waiter)
         assert bench.pool.open_connections == 0
         assert not waiter.result.called
+        for _ in range(10):
+            await deferLater(reactor, 0)
+        watched = [*reactor.getReaders(), *reactor.getWriters()]
+        assert not any(isinstance(selectable, ImmediateClient) for selectable in watched)
 
 
 def test_addresses_print_as_configured() -> None:
@@ -378,8 +383,9 @@ async def test_tls_exchange_reuse_and_close(reactor: PosixReactorBase, authority
             await handler.over
             assert handler.body == b"ok"
         assert len(backend.connections) == 1
+        peer.transport.transport.pauseProducing()  # it will not answer our closing alert
         bench.pool.close()
-        await peer.lost  # without waiting for its closing alert
+        await turns_until(reactor, lambda: connection._lost is not None)
 
 
 @pytest_twisted.ensureDeferred
@@ -465,6 +471,7 @@ async def test_handshake_that_stalls_times_out(reactor: PosixReactorBase, ca_fil
         waiter = AwaitedWaiter()
         bench.pool.acquire(waiter)
         peer = await backend.accepted()
+        await peer.until(b"\x16\x03")  # the client's hello
         bench.clock.pump([0.1] * 29)
         assert not waiter.result.called
         bench.clock.pump([0.1] * 3)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 import pytest
-
 from tests.integration.backend import ScriptedBackend
 from tests.integration.harness import Gateway
 
@@ -30,13 +29,16 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBa
 
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBackend) -> Iterator[Gateway]:
-    environment = {"GATEWAY_BACKEND_TARGET": module_backend.url, "GATEWAY_TRUSTED_PROXIES": "127.0.0.1, 198.51.100.0/24"}
+    environment = {
+        "GATEWAY_BACKEND_TARGET": module_backend.url,
+        "GATEWAY_TRUSTED_PROXIES": "127.0.0.1, 198.51.100.0/24",
+    }
     with Gateway(tmp_path_factory.mktemp("trusting"), environment) as running:
         yield running
 
 
 def test_untrusted_peers_claims_are_replaced(gateway: Gateway, backend: ScriptedBackend) -> None:
-    response = gateway.get("/", *CLAIMS, 'Forwarded: for=203.0.113.9;proto=https', host="api.test:8000")
+    response = gateway.get("/", *CLAIMS, "Forwarded: for=203.0.113.9;proto=https", host="api.test:8000")
     received = backend.received()
     assert received.headers("X-Forwarded-For") == ["127.0.0.1"]
     assert received.headers("X-Forwarded-Proto") == ["http"]

@@ -8,7 +8,6 @@ from contextlib import closing
 from email.utils import parsedate_to_datetime
 
 import pytest
-
 from tests.integration.backend import OK, Exchange, ScriptedBackend, answer, answer_and_close, hang
 from tests.integration.harness import Gateway, routes
 from tests.integration.problems import assert_problem
@@ -154,9 +153,7 @@ def test_http_1_0_client_gets_a_body_of_unknown_length_until_the_end(
     assert gateway.access_line(response)["protocol"] == "HTTP/1.0"
 
 
-def test_backends_connection_fields_stay_between_it_and_the_gateway(
-    gateway: Gateway, backend: ScriptedBackend
-) -> None:
+def test_backends_connection_fields_stay_between_it_and_the_gateway(gateway: Gateway, backend: ScriptedBackend) -> None:
     backend.script = answer_and_close(
         b"HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n"
     )
@@ -246,9 +243,7 @@ def test_body_keeps_its_length_with_every_method(gateway: Gateway, backend: Scri
     assert (received.method, received.header("Content-Length"), received.body) == (method, "3", b"abc")
 
 
-@pytest.mark.parametrize(
-    ("fields", "lengths"), [(b"", []), (b"Content-Length: 0\r\n", ["0"])]
-)
+@pytest.mark.parametrize(("fields", "lengths"), [(b"", []), (b"Content-Length: 0\r\n", ["0"])])
 def test_no_body_and_an_empty_one_are_told_apart(
     gateway: Gateway, backend: ScriptedBackend, fields: bytes, lengths: list[str]
 ) -> None:
@@ -329,7 +324,9 @@ def test_fields_pass_in_order_and_as_spelled(gateway: Gateway, backend: Scripted
     fields = [("x-LOWER", "1"), ("X-Twice", "a"), ("X-Empty", ""), ("x-twice", "b"), ("X-Bytes", "\xe9\xff"),
               ("ETag", '"q"'), ("X-Spaces", "a   b")]  # fmt: skip
     lines = [f"{name}: {value}" for name, value in fields]
-    backend.script = answer("\r\n".join(("HTTP/1.1 299 Very Fine", *lines, "Content-Length: 0", "", "")).encode("latin-1"))
+    backend.script = answer(
+        "\r\n".join(("HTTP/1.1 299 Very Fine", *lines, "Content-Length: 0", "", "")).encode("latin-1")
+    )
     response = gateway.get("/", *lines)
     names = {name for name, _ in fields}
     assert [field for field in backend.received().fields if field[0] in names] == fields

@@ -6,7 +6,6 @@ import gzip
 from collections.abc import Iterator
 
 import pytest
-
 from tests.integration.backend import ScriptedBackend, answer
 from tests.integration.harness import Gateway
 
@@ -58,8 +57,6 @@ def test_coded_bodies_are_passed_on_as_they_are(gateway: Gateway, backend: Scrip
     [b"/a|b?x=%7E;y", b"/a?", b"//x", b"/a%2Fb", b"/a%2fb", b"/%61%C3%A9", b"/a;p=1/b;q", b"/a//b///", b"/?a=/../b",
      b"/?a=b?c=d", b"/a'()*,!$&=:@~", b"/a?%zz&%", b"/a?[]{}\"<>^`|", b"/a%20b+c?d+e%20f", b"/" + b"a" * 7000],
 )  # fmt: skip
-def test_target_reaches_the_backend_byte_for_byte(
-    gateway: Gateway, backend: ScriptedBackend, target: bytes
-) -> None:
+def test_target_reaches_the_backend_byte_for_byte(gateway: Gateway, backend: ScriptedBackend, target: bytes) -> None:
     assert gateway.get(target.decode()).status == 200
     assert backend.received().target == target

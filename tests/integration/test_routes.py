@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.integration.backend import OK, ScriptedBackend, answer
-from tests.integration.client import Client
 from tests.integration.harness import Gateway, routes
 from tests.integration.problems import assert_problem
 
-RESOURCE_MODULE = '''
+RESOURCE_MODULE = """
 from twisted.internet import reactor
 from twisted.web.resource import Resource
 from twisted.web.static import Data
@@ -41,7 +39,7 @@ root = Resource()
 root.putChild(b"form", Form())
 root.putChild(b"cookies", Cookies())
 root.putChild(b"data", Data(b"x" * 300_000, "application/x-data"))
-'''
+"""
 
 
 def document(backend: ScriptedBackend, others: list[ScriptedBackend]) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def gateway(
 
 def route_of(gateway: Gateway, target: str, *fields: str, **how: str) -> str | None:
     """The route that the access log says was taken."""
-    response = gateway.get(target, *fields, **how)  # type: ignore[arg-type]
+    response = gateway.get(target, *fields, **how)
     name: str | None = gateway.access_line(response)["route"]
     return name
 
@@ -143,9 +141,7 @@ def route_of(gateway: Gateway, target: str, *fields: str, **how: str) -> str | N
         ("/pre%2Ffix;v=1/x", "prefix"),
     ],
 )
-def test_path_picks_the_most_specific_route(
-    gateway: Gateway, backend: ScriptedBackend, target: str, name: str
-) -> None:
+def test_path_picks_the_most_specific_route(gateway: Gateway, backend: ScriptedBackend, target: str, name: str) -> None:
     assert route_of(gateway, target) == name
     assert backend.received().target == b"/cv/7/latest" if name == "template" else target.encode()
 
@@ -169,9 +165,7 @@ def test_host_picks_the_route_whatever_its_case_port_and_final_dot(
     assert route_of(gateway, "/", host=host) == name
 
 
-@pytest.mark.parametrize(
-    ("method", "name"), [("GET", "get"), ("HEAD", "get"), ("POST", "get"), ("PUT", "put")]
-)
+@pytest.mark.parametrize(("method", "name"), [("GET", "get"), ("HEAD", "get"), ("POST", "get"), ("PUT", "put")])
 def test_method_picks_the_route_and_get_implies_head(
     gateway: Gateway, backend: ScriptedBackend, method: str, name: str
 ) -> None:
@@ -202,9 +196,7 @@ def test_trace_is_forwarded_only_where_a_route_lists_it(gateway: Gateway, backen
     assert gateway.get("/other", method="TRACE").status == 405
 
 
-@pytest.mark.parametrize(
-    ("fields", "name"), [(["X-Canary: 1"], "canary"), (["x-canary: 2"], "stable"), ([], "stable")]
-)
+@pytest.mark.parametrize(("fields", "name"), [(["X-Canary: 1"], "canary"), (["x-canary: 2"], "stable"), ([], "stable")])
 def test_header_picks_the_route(gateway: Gateway, backend: ScriptedBackend, fields: list[str], name: str) -> None:
     assert route_of(gateway, "/canary", *fields) == name
 
@@ -357,9 +349,7 @@ def test_encoded_slash_is_refused_where_the_route_says_so(gateway: Gateway, back
     assert backend.received().target == b"/other/a%2fb"
 
 
-def test_header_names_with_underscores_are_dropped_kept_or_refused(
-    gateway: Gateway, backend: ScriptedBackend
-) -> None:
+def test_header_names_with_underscores_are_dropped_kept_or_refused(gateway: Gateway, backend: ScriptedBackend) -> None:
     gateway.get("/x", "X_User: root", "X-User: me")
     dropped = backend.received()
     assert (dropped.headers("X_User"), dropped.headers("X-User")) == ([], ["me"])
@@ -367,45 +357,6 @@ def test_header_names_with_underscores_are_dropped_kept_or_refused(
     assert backend.received().headers("X_User") == ["root"]
     response = gateway.get("/no-underscores", "X_User: root")
     assert (response.status, response.json()["reason"]) == (400, "BAD_REQUEST")
-
-
-# --- the pool ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def short_lived(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBackend) -> Iterator[Gateway]:
-    environment = {
-        "GATEWAY_BACKEND_TARGET": module_backend.url,
-        "GATEWAY_POOL_IDLE_TIMEOUT": "200ms",
-        "GATEWAY_POOL_MAX_AGE": "500ms",
-    }
-    with Gateway(tmp_path_factory.mktemp("gateway"), environment) as running:
-        yield running
-
-
-def test_connection_is_reused(gateway: Gateway, backend: ScriptedBackend) -> None:
-    gateway.get("/")
-    before = backend.received().connection
-    gateway.get("/")
-    assert backend.received().connection == before
-
-
-def test_idle_connection_is_closed_after_its_time(short_lived: Gateway, backend: ScriptedBackend) -> None:
-    short_lived.get("/")
-    first = backend.received().connection
-    backend.wait_until_closed()
-    short_lived.get("/")
-    assert backend.received().connection != first
-
-
-def test_connection_is_not_reused_beyond_its_age(tmp_path: Path, backend: ScriptedBackend) -> None:
-    environment = {"GATEWAY_BACKEND_TARGET": backend.url, "GATEWAY_POOL_MAX_AGE": "1ms"}
-    with Gateway(tmp_path, environment) as gateway, Client(gateway.port) as client:
-        for _ in range(3):
-            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            client.read_response()
-            backend.wait_until_closed()
-    assert len({backend.received().connection for _ in range(3)}) == 3
 
 
 def test_backend_with_several_targets_from_the_environment(tmp_path: Path, others: list[ScriptedBackend]) -> None:

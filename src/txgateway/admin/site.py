@@ -7,7 +7,7 @@ tricked into reading it for somebody else.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from typing import Protocol
@@ -43,22 +43,6 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-
-
-class SettingRow(Protocol):
-    """One effective setting; a secret's value arrives masked."""
-
-    @property
-    def name(self) -> str:
-        """Variable or path in the routes document."""
-
-    @property
-    def value(self) -> object:
-        """As effective."""
-
-    @property
-    def source(self) -> str:
-        """Where it came from."""
 
 
 class Metrics(Protocol):
@@ -163,7 +147,7 @@ def admin_site(
     probes: Mapping[bytes, IResource],
     metrics: Metrics,
     status: Callable[[], Mapping[str, object]],
-    config: Callable[[], Iterable[SettingRow]],
+    config: Callable[[], Mapping[str, object]],
 ) -> Site:
     """The site for the admin listener.
 
@@ -173,12 +157,12 @@ def admin_site(
         probes: the probe resources by path.
         metrics: makes ``/metrics``.
         status: the members of ``/status``, as plain data.
-        config: the rows of ``/config``.
+        config: the members of ``/config``, as plain data; a secret's value arrives masked.
     """
     pages: dict[bytes, IResource] = {
         b"/metrics": _Page(lambda request: metrics.exposition(_accept(request))),
         b"/status": _Page(lambda _: _json(status())),
-        b"/config": _Page(lambda _: _json({"settings": [_row(row) for row in config()]})),
+        b"/config": _Page(lambda _: _json(config())),
         **probes,
     }
     index = _index(sorted(pages))
@@ -197,12 +181,6 @@ def _accept(request: IRequest) -> bytes:
 
 def _json(members: Mapping[str, object]) -> tuple[bytes, bytes]:
     return b"application/json", json_line(members)
-
-
-def _row(row: SettingRow) -> dict[str, object]:
-    value = row.value
-    is_plain = value is None or isinstance(value, (str, int, float, bool))
-    return {"name": row.name, "value": value if is_plain else str(value), "source": row.source}
 
 
 def _index(paths: list[bytes]) -> bytes:

@@ -41,11 +41,8 @@ class Admission(Middleware):
             request.limit_body(self._max_body_bytes)
         if self._rejects_encoded_slash and has_encoded_slash(request.path):
             raise BadPath("encoded slash")
-        if self._underscores != "keep":
-            for header in request.headers:
-                if b"_" in header[0]:
-                    self._underscore(request)
-                    break
+        if self._underscores != "keep" and b"_" in b"".join(request.fields):  # one search, not one a field
+            self._underscore(request)
         return self.inner.render(request)
 
     def _underscore(self, request: GatewayRequest) -> None:

@@ -77,10 +77,4 @@ class Sanitize(Middleware):
             raise BadHost("missing")
         cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
         path = rest[cut:]
-        if not path.startswith(b"/"):
-            path = b"*" if not path and request.method == b"OPTIONS" else b"/" + path
-        if path == b"*":
-            path = b"/"
-        return path, rest[:cut]
-
-
+        return path if path.startswith(b"/") else b"/" + path, rest[:cut]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from txgateway.headers import HOP_BY_HOP, NEVER_NOMINATED, connection_tokens
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.transport.interfaces import HeaderList
 
@@ -93,7 +94,9 @@ class HeaderTransform(Middleware):
 
     def render(self, request: GatewayRequest) -> Any:
         if self._request_drop:
-            request.remove_headers(self._request_drop)
+            # What the client's Connection names goes now: at the end, it would take what the route sets as well.
+            nominated = connection_tokens(request.fields.get(b"connection", b"")) - NEVER_NOMINATED - HOP_BY_HOP
+            request.remove_headers(self._request_drop | nominated | {b"connection"})
             request.headers += self._request_fields
             request.fields.update((lowered, value) for lowered, _, value in self._request_fields)
         if self._response_drop:

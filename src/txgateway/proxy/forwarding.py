@@ -171,8 +171,8 @@ class Forwarding:
 
     def body_received(self, data: bytes) -> None:
         """The client sent body bytes."""
-        if not self._request.responded:
-            self.deadline = self._wheel.after(self._settings.body_timeout_s)
+        settings = self._settings
+        self.deadline = self._wheel.after(settings.idle_s if self._request.responded else settings.body_timeout_s)
         if self._connection is not None:
             self._connection.send_body(data)
 
@@ -264,7 +264,12 @@ class Forwarding:
 
         tunnel = ByteTunnel(channel, connection, self._settings.idle_s, self._wheel, ended)
         headers.append(_CONNECTION_UPGRADE)
-        from_client = request.switch_protocols(headers, tunnel)
+        try:
+            from_client = request.switch_protocols(headers, tunnel)
+        except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
+            _log.failure("hook before the head failed", request_id=request.request_id)
+            tunnel.cut(InternalError.reason)
+            return
         connection.become_tunnel(tunnel)
         if early:
             tunnel.from_target(early)
@@ -280,7 +285,8 @@ class Forwarding:
 
     def resumeProducing(self) -> None:
         """The client takes more."""
-        self.deadline = self._wheel.after(self._settings.idle_s)
+        if self._request.responded:
+            self.deadline = self._wheel.after(self._settings.idle_s)
         if self._connection is not None:
             self._connection.resume_reading()
 

@@ -13,7 +13,6 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -282,8 +281,7 @@ class _GreeterFactory(ClientFactory["_Greeter[Any]"]):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         if self.dial is not None:
-            kind = UpstreamTimeout if reason.check(ConnectTimeout) else UpstreamConnectFailed
-            self.dial.attempt_failed(kind(reason.getErrorMessage()))
+            self.dial.attempt_failed(UpstreamConnectFailed(reason.getErrorMessage()))
 
 
 class _TlsFactory(TLSMemoryBIOFactory):

@@ -25,6 +25,7 @@ from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
 
 _END_OF_HEAD = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^\x00-\x20\x7f-\xff]+ HTTP/([0-9])\.[0-9]\r\n")
 #: What a request line is longer than its target, at most, before the target counts as too long.
 _METHOD_AND_VERSION_BYTES = 64
@@ -42,7 +43,7 @@ class RequestHeadReader:
         limits: of the listener.
 
     Attributes:
-        partial: the head received so far, as long as it is incomplete.
+        partial: the head received so far, as long as it is incomplete or refused.
     """
 
     __slots__ = ("_complete", "_headers", "_limits", "_parser", "_small", "_url", "partial")
@@ -53,7 +54,7 @@ class RequestHeadReader:
         self.partial = b""
         self._headers: HeaderList = []
         self._url = b""
-        self._complete = False
+        self._complete = 0
         self.renew()
 
     def renew(self) -> None:
@@ -76,7 +77,7 @@ class RequestHeadReader:
 
     def on_headers_complete(self) -> None:
         """llhttp: the empty line."""
-        self._complete = True
+        self._complete += 1
 
     def feed(self, data: bytes) -> tuple[RequestHead | None, bytes]:
         """Read on; returns the head once it is complete, and the bytes behind it.
@@ -86,18 +87,44 @@ class RequestHeadReader:
         """
         if self.partial:
             return self._feed_more(data)
-        while data.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before the request line are ignored
-            data = data[2:]
+        if data.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before the request line are ignored
+            data = _EMPTY_LINES.sub(b"", data, count=1)
+        if data.endswith(_END_OF_HEAD):
+            request = self._feed_whole(data)
+            if request is not None:
+                return request, b""
         end = data.find(_END_OF_HEAD) + 4
         if end == 3:
             self.partial = data
             if data:
                 self._feed_incomplete(data)
             return None, b""
-        if end == len(data):
-            return self._finish(data, data), b""
-        head = data[:end]
-        return self._finish(head, head), data[end:]
+        self.partial = head = data if end == len(data) else data[:end]
+        request = self._finish(head, head)
+        self.partial = b""
+        return request, data[end:]
+
+    def _feed_whole(self, data: bytes) -> RequestHead | None:
+        """Take ``data`` for exactly one request without a body, as most reads are, and save the search for its end.
+
+        Returns:
+            None if it is anything else; nothing of it has been read then.
+        """
+        if len(data) <= self._small:
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                pass
+            else:
+                fields = {lowered: value for lowered, _, value in self._headers}
+                if self._complete == 1 and b"content-length" not in fields and b"transfer-encoding" not in fields:
+                    self.partial = data
+                    request = self._made(data, fields)
+                    self.partial = b""
+                    return request
+        self._headers, self._url, self._complete = [], b"", 0
+        self.renew()
+        return None
 
     def _feed_more(self, data: bytes) -> tuple[RequestHead | None, bytes]:
         whole = self.partial + data
@@ -141,16 +168,19 @@ class RequestHeadReader:
             self._check_size(head, complete=True)
         self._parse(piece, head)
         if not self._complete:
-            raise BadRequest("incomplete head")
+            raise _refusal(httptools.HttpParserError("incomplete head"), head)
+        return self._made(head, {lowered: value for lowered, _, value in self._headers})
+
+    def _made(self, head: bytes, fields: dict[bytes, bytes]) -> RequestHead:
         headers = self._headers
         if len(headers) > self._limits.max_header_count:
             raise HeadersTooLarge("too many header fields")
-        request = self._frame(head, headers)
-        if request.length != NO_BODY or request.upgrade or request.method == b"CONNECT":
+        request = self._frame(head, headers, fields)
+        if request.length != NO_BODY or b"upgrade" in fields or request.method == b"CONNECT":
             self.renew()
         self._headers = []
         self._url = b""
-        self._complete = False
+        self._complete = 0
         return request
 
     def _check_size(self, head: bytes, *, complete: bool) -> None:
@@ -166,7 +196,7 @@ class RequestHeadReader:
         if line >= 0 and size - line - 2 > self._limits.max_header_bytes:
             raise HeadersTooLarge("header section too long")
 
-    def _frame(self, head: bytes, headers: HeaderList) -> RequestHead:
+    def _frame(self, head: bytes, headers: HeaderList, fields: dict[bytes, bytes]) -> RequestHead:
         """Decide version, body length and persistence (RFC 9112 sections 6.3 and 9.3)."""
         parser = self._parser
         method = parser.get_method()
@@ -176,7 +206,8 @@ class RequestHeadReader:
             version = b"HTTP/1.1"
         else:
             version = _version(parser.get_http_version())
-        fields = {lowered: value for lowered, _, value in headers}
+            if _REQUEST_LINE.match(head) is None:  # llhttp lets bare CR and LF before it, blanks in it, and RTSP pass
+                raise BadRequest("malformed request line")
         if len(fields) != len(headers):
             _check_singletons(headers)
         length = NO_BODY

@@ -191,9 +191,7 @@ class Http1ClientConnection(TwistedProtocol):
         try:
             try:
                 self._read(handler, data)
-            except UpstreamProtocolError as error:
-                self._fail(handler, error)
-            except FramingError as error:
+            except (UpstreamProtocolError, FramingError) as error:
                 self._fail(handler, UpstreamProtocolError(str(error)))
             if self._handler is handler:
                 handler.on_flush()
@@ -255,7 +253,12 @@ class Http1ClientConnection(TwistedProtocol):
         data = data[end:]
         status = head.status
         if status >= 200:
-            self._deliver_head(handler, head)
+            self._phase, self._left, length = head.body(self._is_head_request)
+            self._keep_alive = head.keep_alive
+            self._trailers = []
+            if self._phase == CHUNKED:
+                self._chunks = ChunkedDecoder()
+            handler.on_head(status, head.reason, head.headers, length)
             return data
         if status == 101:
             self._upgraded(handler, head, data)
@@ -265,14 +268,6 @@ class Http1ClientConnection(TwistedProtocol):
             raise UpstreamProtocolError("too many informational responses")
         handler.on_informational(status, head.headers)
         return data
-
-    def _deliver_head(self, handler: ResponseHandler, head: ResponseHead) -> None:
-        self._phase, self._left, length = head.body(self._is_head_request)
-        self._keep_alive = head.keep_alive
-        self._trailers = []
-        if self._phase == CHUNKED:
-            self._chunks = ChunkedDecoder()
-        handler.on_head(head.status, head.reason, head.headers, length)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -372,7 +367,7 @@ class Http1ClientConnection(TwistedProtocol):
     # --- tunnel --------------------------------------------------------------------------------------------------
 
     def _upgraded(self, handler: ResponseHandler, head: ResponseHead, early: bytes) -> None:
-        if not (self._upgrade and head.upgrade):
+        if not self._upgrade:  # one that names no protocol is refused by llhttp
             raise UpstreamProtocolError("unexpected 101")
         self._handler = None
         self._phase = _TUNNEL

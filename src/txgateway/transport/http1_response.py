@@ -5,10 +5,12 @@ llhttp (through httptools) judges the syntax; limits, versions and what delimits
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import httptools
 
 from txgateway.errors import UpstreamProtocolError
-from txgateway.headers import connection_tokens, end_to_end
+from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.heads import write_fields
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList
@@ -19,7 +21,10 @@ MAX_RESPONSE_FIELDS = 200
 #: What delimits a response body: a count of bytes, the chunked coding, or the end of the connection.
 LENGTH, CHUNKED, UNTIL_CLOSE = range(3)
 
-_FRAMING_FIELDS = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+#: Fields that say how the message is framed and may come in several lines, which then count as one list.
+_FRAMING_LISTS = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_BEFORE_REASON = len(b"HTTP/1.1 200 ")
+_KNOWN_REASONS = frozenset(status.phrase.encode("ascii") for status in HTTPStatus)
 # RFC 9112 section 4: HTAB, SP, VCHAR and obs-text; llhttp lets controls through, and the phrase is passed on.
 _REASON_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
@@ -56,18 +61,7 @@ class ResponseHead:
         keep_alive: version and ``Connection`` allow another exchange.
     """
 
-    __slots__ = (
-        "_connection",
-        "_length",
-        "_transfer_encoding",
-        "content_length",
-        "headers",
-        "is_chunked",
-        "keep_alive",
-        "reason",
-        "status",
-        "upgrade",
-    )
+    __slots__ = ("content_length", "headers", "is_chunked", "keep_alive", "reason", "status", "upgrade")
 
     def __init__(self, head: bytes) -> None:
         """Parse ``head``, which ends with its empty line.
@@ -76,11 +70,6 @@ class ResponseHead:
             UpstreamProtocolError: malformed, ambiguous in its framing, or beyond a limit.
         """
         self.headers: HeaderList = []
-        self.upgrade: HeaderList = []
-        self.reason = b""
-        self._length: bytes | None = None
-        self._connection: bytes | None = None
-        self._transfer_encoding: bytes | None = None
         # A parser is made for each head: a used one waits for the body that it is never given.
         parser = httptools.HttpResponseParser(self)
         try:
@@ -89,10 +78,42 @@ class ResponseHead:
             pass  # only says that this is a 101
         except httptools.HttpParserError as exc:
             raise UpstreamProtocolError(f"malformed response head: {exc}") from exc
-        self.status = parser.get_status_code()
-        self._check()
-        self._decide(parser.get_http_version())
-        self.headers = end_to_end(self.headers, self._connection)
+        headers = self.headers
+        self.status = status = parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise UpstreamProtocolError("status code out of range")
+        is_11 = head.startswith(b"HTTP/1.1 ")
+        if not is_11 and not head.startswith(b"HTTP/1.0 "):
+            raise UpstreamProtocolError("unexpected HTTP version")
+        self.reason = reason = head[_BEFORE_REASON : head.find(b"\r\n")]
+        if reason not in _KNOWN_REASONS and reason.translate(None, _REASON_BYTES):
+            raise UpstreamProtocolError("control character in reason phrase")
+        fields = {lowered: value for lowered, _, value in headers}
+        if len(fields) != len(headers):
+            for name in _FRAMING_LISTS & fields.keys():
+                fields[name] = b",".join(field_values(headers, name))
+        length = fields.get(b"content-length")
+        self.content_length = NO_BODY if length is None else _length(length)
+        self.is_chunked = b"transfer-encoding" in fields
+        if self.is_chunked:
+            _check_transfer_encoding(fields[b"transfer-encoding"], length, is_11)
+        connection = fields.get(b"connection")
+        self.keep_alive = is_11
+        if connection is None or connection == b"keep-alive":
+            if connection is not None:
+                self.keep_alive = True
+            self.headers = [header for header in headers if header[0] not in HOP_BY_HOP]
+        else:
+            tokens = connection_tokens(connection)
+            self.keep_alive = b"close" not in tokens and (is_11 or b"keep-alive" in tokens)
+            self.headers = end_to_end(headers, connection)
+        if len(self.headers) > MAX_RESPONSE_FIELDS:
+            raise UpstreamProtocolError("too many response fields")
+        self.upgrade: HeaderList = [header for header in headers if header[0] == b"upgrade"] if status == 101 else []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: one field."""
+        self.headers.append((name.lower(), name, value))
 
     def body(self, is_head_request: bool) -> tuple[int, int, int]:
         """How the body is delimited (RFC 9112 section 6.3).
@@ -112,58 +133,16 @@ class ResponseHead:
             return LENGTH, length, length
         return (CHUNKED if self.is_chunked else UNTIL_CLOSE), 0, UNKNOWN_LENGTH
 
-    def on_status(self, reason: bytes) -> None:
-        """llhttp: the reason phrase."""
-        self.reason = reason
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp: one field."""
-        lowered = name.lower()
-        if lowered in _FRAMING_FIELDS:
-            if lowered == b"content-length":
-                self._length = value  # llhttp refuses a second one
-            elif lowered == b"connection":
-                self._connection = value if self._connection is None else self._connection + b"," + value
-            elif lowered == b"upgrade":
-                self.upgrade.append((lowered, name, value))
-            else:
-                known = self._transfer_encoding
-                self._transfer_encoding = value if known is None else known + b"," + value
-            return
-        self.headers.append((lowered, name, value))
-
-    def _check(self) -> None:
-        if not 100 <= self.status <= 599:
-            raise UpstreamProtocolError("status code out of range")
-        if self.reason.translate(None, _REASON_BYTES):
-            raise UpstreamProtocolError("control character in reason phrase")
-        if len(self.headers) > MAX_RESPONSE_FIELDS:
-            raise UpstreamProtocolError("too many response fields")
-
-    def _decide(self, version: str) -> None:
-        """Framing and persistence (RFC 9112 sections 6.3 and 9.3)."""
-        if version not in ("1.1", "1.0"):
-            raise UpstreamProtocolError("unexpected HTTP version")
-        self.content_length = NO_BODY if self._length is None else _length(self._length)
-        self.is_chunked = False
-        if self._transfer_encoding is not None:
-            # RFC 9112 section 6.3: both lengths present is an attack, not a preference; and a coding we do not know
-            # would be passed on as content.
-            if self.content_length != NO_BODY:
-                raise UpstreamProtocolError("both Transfer-Encoding and Content-Length")
-            if version == "1.0":
-                raise UpstreamProtocolError("Transfer-Encoding in an HTTP/1.0 response")
-            if self._transfer_encoding.strip(b" \t").lower() != b"chunked":
-                raise UpstreamProtocolError("a transfer coding other than chunked")
-            self.is_chunked = True
-        connection = self._connection
-        if connection is None:
-            self.keep_alive = version == "1.1"
-        elif connection.lower() == b"keep-alive":
-            self.keep_alive = True
-        else:
-            tokens = connection_tokens(connection)
-            self.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
+def _check_transfer_encoding(coding: bytes, length: bytes | None, is_11: bool) -> None:
+    # RFC 9112 section 6.3: both lengths present is an attack, not a preference; and a coding we do not know would be
+    # passed on as content.
+    if length is not None:
+        raise UpstreamProtocolError("both Transfer-Encoding and Content-Length")
+    if not is_11:
+        raise UpstreamProtocolError("Transfer-Encoding in an HTTP/1.0 response")
+    if coding.strip(b" \t").lower() != b"chunked":
+        raise UpstreamProtocolError("a transfer coding other than chunked")
 
 
 def _length(value: bytes) -> int:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -73,7 +74,7 @@ class Http1ServerConnection(TwistedProtocol):
         self._pending = b""
         self._paused = 0
         self._discarded = 0
-        self._in_read = False
+        self._is_closing = False
         self._out: list[bytes] = []
         self._last_unsent = 0
         self._tunnel: Tunnel | None = None
@@ -92,14 +93,12 @@ class Http1ServerConnection(TwistedProtocol):
         self.deadline = self.wheel.after(self.factory.limits.keepalive_timeout_s)
 
     def dataReceived(self, data: bytes) -> None:
-        self._in_read = True
         try:
             self._receive(data)
         except Exception:  # nothing may cross into the reactor
             _log.failure("fault in the HTTP/1.1 server transport")
             self.transport.abortConnection()
         finally:
-            self._in_read = False
             if self._out:
                 self.flush()
 
@@ -132,6 +131,8 @@ class Http1ServerConnection(TwistedProtocol):
             self._tunnel.client_drained()
         elif self._request is not None:
             self._request.downstream_drained()
+        elif self._paused & _BY_PIPELINE:
+            self.factory.clock.callLater(0, self._serve_pipelined)
 
     def stopProducing(self) -> None:
         """The transport is gone; :meth:`connectionLost` follows."""
@@ -149,7 +150,7 @@ class Http1ServerConnection(TwistedProtocol):
             self.deadline = now + self.factory.limits.keepalive_timeout_s
             return
         self.wheel.forget(self)
-        if unsent:
+        if unsent or self._is_closing:
             self.transport.abortConnection()
         else:
             self._lose()
@@ -159,15 +160,16 @@ class Http1ServerConnection(TwistedProtocol):
     def _receive(self, data: bytes) -> None:
         while data:
             state = self._state
-            if state == _HEAD:
+            if state == _HEAD and not self.write_blocked:
                 data = self._receive_head(data)
             elif state == _BODY:
                 data = self._receive_body(data)
             elif state == _TUNNEL:
                 self._tunnel.from_client(data)  # type: ignore[union-attr]
                 return
-            elif state == _BUSY:
-                # Pipelined, or early bytes of a tunnel: at most this one read, since reading stops here.
+            elif state in (_BUSY, _HEAD):
+                # Pipelined, early bytes of a tunnel, or the next request of a client that does not take its answers:
+                # at most this one read, since reading stops here.
                 self._pending += data
                 self._pause(_BY_PIPELINE)
                 return
@@ -450,27 +452,30 @@ class Http1ServerConnection(TwistedProtocol):
             self._linger()
 
     def _serve_pipelined(self) -> None:
+        if self._state != _HEAD or self.write_blocked:
+            return  # it goes on at the end of the exchange, or when the client has taken its answers
         data, self._pending = self._pending, b""
-        if self._state == _HEAD:
-            self._resume(_BY_PIPELINE)
-            self.dataReceived(data)
+        self._resume(_BY_PIPELINE)
+        self.dataReceived(data)
 
     def _linger(self) -> None:
         """RFC 9112 section 9.6: close the sending side, then read and drop until the client closes, within limits."""
         self._state = _DISCARD
         self._pending = b""
-        lose_write = getattr(self.transport, "loseWriteConnection", None)
-        if lose_write is None:  # TLS has no half-close
+        if isinstance(self.transport, ProtocolWrapper):  # TLS has no half-close, though it passes the call on to TCP
             self._lose()
             return
         self.transport.unregisterProducer()
         self._resume(_BY_BODY)
         self._resume(_BY_PIPELINE)
-        lose_write()
+        self.transport.loseWriteConnection()
         self.deadline = self.wheel.after(LINGER_S)
         self.wheel.watch(self)
 
     def _lose(self) -> None:
+        """Close after what was written has gone out, unless the client takes too long over it."""
         self._state = _DISCARD
+        self._is_closing = True
+        self.deadline = self.wheel.after(self.factory.limits.keepalive_timeout_s)
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -18,13 +18,6 @@ from txgateway.health.probes import Readiness, probe_resources
 from txgateway.telemetry.metrics import RequestMetrics
 
 
-@attrs.frozen
-class Row:
-    name: str
-    value: object
-    source: str
-
-
 class Collect(Protocol):
     """Everything until the server closes."""
 
@@ -95,7 +88,7 @@ async def serve() -> AsyncIterator[ServeAdmin]:
             probes=probe_resources("/health", readiness),
             metrics=metrics,
             status=lambda: {"version": "1", "half": "\ud800"},
-            config=lambda: [Row("GATEWAY_PORT", 8000, "default"), Row("X", ("a",), "environment")],
+            config=lambda: {"settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}},
         )
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
         ports.append(port)
@@ -124,10 +117,7 @@ async def test_the_pages_say_what_they_should(serve: ServeAdmin) -> None:
     client = await serve("127.0.0.1")
     assert (await client.ask(b"/status")).json() == {"version": "1", "half": "\ud800"}
     assert (await client.ask(b"/config")).json() == {
-        "settings": [
-            {"name": "GATEWAY_PORT", "value": 8000, "source": "default"},
-            {"name": "X", "value": "('a',)", "source": "environment"},
-        ]
+        "settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}
     }
     metrics = await client.ask(b"/metrics?x=1")
     assert metrics.headers[b"content-type"].startswith(b"text/plain; version=0.0.4")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -306,6 +307,18 @@ async def test_dead_reused_connection_replayed_once_without_a_body_only(reactor:
             else:
                 with pytest.raises(UpstreamReset):
                     await result
+
+
+@pytest_twisted.ensureDeferred
+async def test_connection_seen_dead_before_use_is_not_used(reactor: PosixReactorBase) -> None:
+    async with serving(reactor) as bench:
+        result, peer, _ = await bench.requested("POST", URL)
+        peer.send(OK)
+        await (await result).content()
+        peer.transport.getHandle().shutdown(socket.SHUT_WR)  # the reactor has had no turn to read it
+        result, peer, _ = await bench.requested("POST", URL)
+        peer.send(OK)
+        assert await (await result).content() == b"ok"
 
 
 # --- body producers -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from tests.helpers.upstream import FakeConnection, FakeDialer, RecordingWaiter
 from twisted.internet.task import Clock
 
 from txgateway.config.groups import Pool as PoolSettings
-from txgateway.errors import PoolExhausted, UpstreamConnectFailed
+from txgateway.errors import GatewayError, PoolExhausted, UpstreamConnectFailed
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.transport.interfaces import ClientConnection
 from txgateway.transport.wheel import TimerWheel
@@ -282,36 +282,38 @@ def test_released_connection_passes_over_fresh_waiters(bench: Bench) -> None:
 # --- closing --------------------------------------------------------------------------------------------------------
 
 
-def test_closed_pool_closes_idle_refuses_waiters_and_lets_exchanges_end() -> None:
-    bench = Bench(max_connections=3)
+def test_closed_pool_closes_idle_connections_and_lets_exchanges_end(bench: Bench) -> None:
     lent, idle = bench.connection(), bench.connection()
     idle.finish()
-    bench.pool.acquire(RecordingWaiter())
-    dialing, queued = bench.waiter(), bench.waiter()
     bench.pool.close()
-    assert not idle.is_open or idle.is_lent
-    assert [len(waiter.errors) for waiter in (dialing, queued)] == [1, 1]
-    assert bench.dialer.dials == []
     with pytest.raises(PoolExhausted):
         bench.pool.acquire(RecordingWaiter())
-    assert lent.is_open
+    assert [lent.is_open, idle.is_open] == [True, False]
     lent.finish()
-    idle.finish()
-    assert not lent.is_open
+    assert [lent.is_open, idle.is_open] == [False, False]
     assert repr(bench.pool) == "<pool 127.0.0.1:9000: 0 active, 0 idle, 0 pending>"
+
+
+def test_closed_pool_refuses_who_waits(bench: Bench) -> None:
+    bench.connection()
+    dialing, queued = bench.waiter(), bench.waiter()
+    bench.pool.close()
+    assert [type(error) for waiter in (dialing, queued) for error in waiter.errors] == [PoolExhausted] * 2
+    assert bench.dialer.dials == []
+    assert repr(bench.pool) == "<pool 127.0.0.1:9000: 1 active, 0 idle, 0 pending>"
 
 
 def test_waiter_that_asks_again_when_refused_by_closing_is_refused(bench: Bench) -> None:
     class Stubborn(RecordingWaiter):
-        def on_unavailable(self, error: object) -> None:
+        def on_unavailable(self, error: GatewayError) -> None:
+            super().on_unavailable(error)
             with pytest.raises(PoolExhausted):
                 bench.pool.acquire(self)
-            self.refused = True
 
     waiter = Stubborn()
     bench.pool.acquire(waiter)
     bench.pool.close()
-    assert waiter.refused
+    assert len(waiter.errors) == 1
     assert bench.pool.pending == 0
 
 

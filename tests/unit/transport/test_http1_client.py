@@ -482,6 +482,7 @@ def test_cancel_after_the_connection_was_lost_while_paused() -> None:
     exchange.lose(ConnectionLost())
     exchange.connection.cancel()
     exchange.connection.resume_reading()
+    assert not exchange.is_closed  # there is nothing left to close, and TLS would trip over trying
     assert exchange.handler.names == ["head", "body"]
 
 
