@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from bench import report
 from bench.bodies import bodies
 from bench.compare import compare
+from bench.driver import driver
 from bench.idle import idle
 from bench.load import CONNECTIONS, SHAPES
 from bench.options import gateway_env_option, json_option, proxies_option
@@ -73,7 +74,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(1)  # leaves through the context managers, which stop what was started
 
 
-for command in (bodies, idle, routes, stale):
+for command in (bodies, driver, idle, routes, stale):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ ANSWER = (
 )
 
 
+#: Clients at once, as in the whole-process measurements.
+CONNECTIONS = 32
 #: Requests between two looks at the clock.
-SLICE = 500
+SLICE = 16 * CONNECTIONS
 
 
 class _Address:
@@ -60,19 +62,23 @@ class _Dialer:
     """Answers each dial with a connection over memory."""
 
     def __init__(self) -> None:
-        self.transport = MemoryTransport()
-        self.connection: Any = None
+        self.connections: list[Any] = []
+        self._receivers: list[Any] = []
 
     def dial(self, receiver: Any) -> Any:
-        from txgateway.transport.http1_client import Http1ClientConnection
-
-        self.connection = Http1ClientConnection()
-        self.receiver = receiver
+        self._receivers.append(receiver)
         return self
 
     def connect(self) -> None:
-        self.connection.makeConnection(self.transport)
-        self.receiver.dialed(self.connection)
+        """Complete the dials begun so far."""
+        from txgateway.transport.http1_client import Http1ClientConnection
+
+        receivers, self._receivers = self._receivers, []
+        for receiver in receivers:
+            connection = Http1ClientConnection()
+            connection.makeConnection(MemoryTransport())
+            self.connections.append(connection)
+            receiver.dialed(connection)
 
     def cancel(self) -> None: ...
 
@@ -83,11 +89,12 @@ class _Null:
     def put(self, lines: bytes) -> None: ...
 
 
-def build(environment: Mapping[str, str]) -> tuple[Any, MemoryTransport, _Dialer, Any]:
-    """The pipeline of a configuration, with a client connection and a target in memory."""
+def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
+    """The pipeline of a configuration, with client connections and a target in memory."""
     import random
 
     from twisted.internet.task import Clock
+
     from txgateway.config import load
     from txgateway.pipeline import Collaborators, Pipeline, random_ids
     from txgateway.proxy.backend import Backend, Target
@@ -105,7 +112,7 @@ def build(environment: Mapping[str, str]) -> tuple[Any, MemoryTransport, _Dialer
     wheel = TimerWheel(clock)
     dialer = _Dialer()
     settings = configuration.backends["default"]
-    pool = ConnectionPool("127.0.0.1:9", dialer, clock, wheel, settings.pool)  # type: ignore[arg-type]
+    pool = ConnectionPool("127.0.0.1:9", dialer, clock, wheel, settings.pool)
     backend = Backend("default", [Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool)])
     metrics = RequestMetrics()
     log = AccessLog(_Null(), time.time, clock, "json")  # type: ignore[arg-type]
@@ -124,33 +131,42 @@ def build(environment: Mapping[str, str]) -> tuple[Any, MemoryTransport, _Dialer
     factory = Http1ServerFactory(
         GatewayRequest, pipeline.dispatch, pipeline.refuse, ServerLimits(), 100, wheel, clock, time.time, metrics
     )
-    connection = factory.buildProtocol(None)
-    transport = MemoryTransport()
-    connection.makeConnection(transport)  # type: ignore[union-attr, arg-type]
-    return connection, transport, dialer, log
+    connections = []
+    for _ in range(CONNECTIONS):
+        connection: Any = factory.buildProtocol(None)
+        connection.makeConnection(MemoryTransport())
+        connections.append(connection)
+    return connections, dialer, log
 
 
 def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
     """CPU microseconds per request."""
-    connection, transport, dialer, log = build(environment)
+    clients, dialer, log = build(environment)
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
     message = f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}\r\n".encode("ascii")
-    connection.dataReceived(message)
+    for client in clients:
+        client.dataReceived(message)
     dialer.connect()
-    dialer.connection.dataReceived(ANSWER)
-    if not transport.written or b" 200 OK" not in transport.written[0]:
-        raise click.ClickException(f"unexpected answer {transport.written!r}")
+    targets = dialer.connections
+    for target in targets:
+        target.dataReceived(ANSWER)
+    for client in clients:
+        if [answer.split(b"\r\n")[0] for answer in client.transport.written] != [b"HTTP/1.1 200 OK"]:
+            raise click.ClickException(f"unexpected answer {client.transport.written!r}")
+    transports = [connection.transport for connection in (*clients, *targets)]
     gc.collect()
     gc.freeze()
-    target = dialer.connection
     slices = []
     for _ in range(max(requests // SLICE, 1)):
         started = time.process_time()
-        for _ in range(SLICE):
-            connection.dataReceived(message)
-            target.dataReceived(ANSWER)
-            transport.written.clear()
-            dialer.transport.written.clear()
+        for _ in range(SLICE // CONNECTIONS):
+            # In turns, as the poller would report them.
+            for client in clients:
+                client.dataReceived(message)
+            for target in targets:
+                target.dataReceived(ANSWER)
+            for transport in transports:
+                transport.written.clear()
         log.flush()
         slices.append((time.process_time() - started) / SLICE * 1e6)
     # Whatever else the machine does only ever adds: the lower slices are nearest to the truth.
@@ -189,7 +205,8 @@ def driver(
 ) -> None:
     """CPU per request of the pipeline alone; with --against or --against-env, in alternating pairs."""
     here = Path(__file__).resolve().parent.parent
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     compares = against is not None or bool(against_env)
     for turn in range(pairs):
         sides = [(ours, here, gateway_env)]

@@ -179,6 +179,7 @@ PEERS: dict[str, Peer] = {
         Peer("aiohttp", _script("aiohttp_proxy.py")),
         Peer("twisted-reverseproxy", _script("twisted_reverseproxy.py")),
         Peer("site-treq", _script("site_treq.py")),
+        Peer("site-treq-tuned", _script("site_treq_tuned.py")),
     )
 }
 

@@ -1,4 +1,7 @@
-"""Stock ``twisted.web`` Site in front, treq with a connection pool behind. ``site_treq.py PORT BACKEND_PORT``."""
+"""Stock ``twisted.web`` Site in front, treq behind, both as their documentation shows. ``site_treq.py PORT BACKEND_PORT``.
+
+The naive way: ``treq.request`` and ``treq.content`` with their defaults.
+"""
 
 # Stock twisted.web has few types.
 # mypy: disable-error-code="no-untyped-call,arg-type"
@@ -8,29 +11,21 @@ from __future__ import annotations
 import sys
 
 import treq
-from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-#: Headers that each side makes anew, the length among them.
 NOT_COPIED = {b"content-length", b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-#: As many idle connections as the load has clients; the default of 2 would measure connection setup.
-MAX_IDLE_CONNECTIONS = 128
 
 
 class ForwardResource(Resource):
-    """Forwards every request, whatever its path, and streams the answer back."""
+    """Forwards every request, whatever its path."""
 
     isLeaf = True
 
-    def __init__(self, client: HTTPClient, backend: bytes) -> None:
+    def __init__(self, backend: str) -> None:
         super().__init__()
-        self._client = client
         self._backend = backend
 
     def render(self, request: Request) -> int:
@@ -39,19 +34,23 @@ class ForwardResource(Resource):
         return NOT_DONE_YET
 
     async def _forward(self, request: Request) -> None:
-        response = await self._client.request(
+        headers = request.requestHeaders.copy()
+        for name in NOT_COPIED:
+            headers.removeHeader(name)
+        response = await treq.request(
             request.method.decode("ascii"),
-            (self._backend + request.uri).decode("ascii"),
-            headers=_end_to_end(request.requestHeaders),
-            data=FileBodyProducer(request.content) if request.requestHeaders.hasHeader(b"content-length") else None,
+            self._backend + request.uri.decode("ascii"),
+            headers=headers,
+            data=request.content,
             allow_redirects=False,
-            unbuffered=True,
         )
+        body = await treq.content(response)
         request.setResponseCode(response.code, response.phrase)
-        request.responseHeaders = _end_to_end(response.headers)
-        if response.length is not UNKNOWN_LENGTH:
-            request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % response.length])
-        await treq.collect(response, request.write)
+        for name, values in response.headers.getAllRawHeaders():
+            if name.lower() not in NOT_COPIED:
+                request.responseHeaders.setRawHeaders(name, values)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        request.write(body)
         request.finish()
 
     @staticmethod
@@ -60,20 +59,9 @@ class ForwardResource(Resource):
         request.finish()
 
 
-def _end_to_end(headers: Headers) -> Headers:
-    kept = Headers()
-    for name, values in headers.getAllRawHeaders():
-        if name.lower() not in NOT_COPIED and values:
-            kept.setRawHeaders(name, values)
-    return kept
-
-
 def main(port: int, backend_port: int) -> None:
     """Serve until told to stop."""
-    pool = HTTPConnectionPool(reactor, persistent=True)
-    pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
-    root = ForwardResource(HTTPClient(Agent(reactor, pool=pool)), b"http://127.0.0.1:%d" % backend_port)
-    reactor.listenTCP(port, Site(root), interface="127.0.0.1")
+    reactor.listenTCP(port, Site(ForwardResource(f"http://127.0.0.1:{backend_port}")), interface="127.0.0.1")
     reactor.run()
 
 

@@ -133,15 +133,16 @@ class ScriptedBackend:
     Attributes:
         script: for each request whose head comes from now on.
         connections: accepted so far.
-        closed: connections that are over.
+        faults: what scripts raised.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, path: str = "", greeting: bytes = b"") -> None:
         self.script: Script = answer()
         self.connections = 0
-        self.closed: queue.Queue[int] = queue.Queue()
+        self._closed: queue.Queue[int] = queue.Queue()
         self.faults: list[BaseException] = []
         self._received: queue.Queue[Received] = queue.Queue()
+        self._last = 0
         self._tls = tls
         self._greeting = greeting
         self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
@@ -163,19 +164,25 @@ class ScriptedBackend:
         self.script = answer()
         self.faults.clear()
         self._received = queue.Queue()
-        self.closed = queue.Queue()
+        self._closed = queue.Queue()
+        self._last = 0
 
     def received(self) -> Received:
         """The next request that has come, or comes; the body is read when the script has done so."""
-        return self._received.get(timeout=TIMEOUT_S)
+        received = self._received.get(timeout=TIMEOUT_S)
+        self._last = received.connection
+        return received
 
     def has_received(self) -> bool:
         """Whether a request has come that nobody asked for."""
         return not self._received.empty()
 
     def wait_until_closed(self) -> None:
-        """Wait until one more connection is over."""
-        self.closed.get(timeout=TIMEOUT_S)
+        """Wait until the connection of a request is over: the one :meth:`received` last, or else the next one."""
+        number = self._last or self.received().connection
+        self._last = 0
+        while self._closed.get(timeout=TIMEOUT_S) != number:
+            pass  # left over from before
 
     def _accept(self) -> None:
         while True:
@@ -196,7 +203,7 @@ class ScriptedBackend:
         except BaseException as exc:  # noqa: BLE001 -- handed to the test's own thread
             self.faults.append(exc)
         finally:
-            self.closed.put(number)
+            self._closed.put(number)
 
     def _secured(self, sock: socket.socket) -> Any:
         sock.settimeout(TIMEOUT_S)

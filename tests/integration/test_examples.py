@@ -78,3 +78,51 @@ def test_example_answers_itself_where_it_says_so(gateway: Gateway) -> None:
     gone = gateway.get("/api/v0/x")
     assert (gone.status, gone.body) == (410, b"This version is gone; use /api/v1.")
     assert gateway.get("/").json()["reason"] == "NO_ROUTE"
+
+
+FULL_ROUTE = """
+[backends.resumes]
+targets = ["{light}", {{ url = "{heavy}", weight = 3 }}]
+load_balancer = "least_request"
+health_check.path = "/healthz"
+
+[[routes]]
+name = "resumes"
+hosts = ["api.example.com"]
+path = "/api/v1/resumes"
+methods = ["GET", "POST"]
+headers = {{ x-canary = "1" }}
+backend = "resumes"
+strip_prefix = false
+rewrite = ""
+preserve_host = false
+upgrades = ["websocket"]
+timeout.total = "5s"
+retry.max_attempts = 2
+bulkhead.max_concurrent = 64
+request_headers = {{ set = {{ X-Env = "prod" }}, remove = ["X-Debug"] }}
+response_headers = {{ remove = ["Server"] }}
+middlewares = []
+"""
+
+
+def test_route_with_every_key_works_and_says_what_has_no_effect_yet(
+    tmp_path: Path, backends: list[ScriptedBackend]
+) -> None:
+    file = tmp_path / "routes.toml"
+    file.write_text(FULL_ROUTE.format(light=backends[0].url, heavy=backends[1].url), encoding="utf-8")
+    for backend in backends:
+        backend.script = answer(b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 0\r\n\r\n")
+    with Gateway(tmp_path, {"GATEWAY_ROUTES_FILE": os.fspath(file)}) as gateway:
+        responses = [
+            gateway.get("/api/v1/resumes/7", "X-Canary: 1", "X-Debug: 1", host="api.example.com") for _ in range(4)
+        ]
+        assert [(response.status, response.headers("Server")) for response in responses] == [(200, [])] * 4
+        assert gateway.get("/api/v1/resumes/7", host="api.example.com").status == 404
+        warned = {line["message"] for line in gateway.lines if line["event"] == "configuration"}
+    received = [backends[0].received(), *(backends[1].received() for _ in range(3))]
+    assert {(one.target, one.header("X-Env"), one.header("X-Debug")) for one in received} == {
+        (b"/api/v1/resumes/7", "prod", None)
+    }
+    for key in ("load_balancer", "health_check.path", "retry.max_attempts", "bulkhead.max_concurrent"):
+        assert any(key in message for message in warned), key

@@ -460,7 +460,14 @@ class Server:
         self.requests: list[GatewayRequest] = []
         self._dispatch = dispatch
         self.metrics = RequestMetrics()
-        self.factory = server_factory(self.clock, self.wheel, self._dispatched, metrics=self.metrics, limits=limits)
+        self.refused: list[GatewayRequest] = []
+        self.factory = server_factory(
+            self.clock, self.wheel, self._dispatched, self._refused, metrics=self.metrics, limits=limits
+        )
+
+    def _refused(self, request: GatewayRequest, error: GatewayError) -> None:
+        self.refused.append(request)
+        request.fail(error)
 
     def _dispatched(self, request: GatewayRequest) -> None:
         self.requests.append(request)

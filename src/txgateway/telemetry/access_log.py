@@ -45,6 +45,25 @@ _Record: TypeAlias = tuple[
 ]
 
 
+class _Texts(dict[bytes | None, str | None]):
+    """Bytes of requests as text. Most repeat from request to request, so the last few thousand are kept."""
+
+    MAX_ENTRIES = 4096
+    MAX_BYTES = 256
+
+    def __missing__(self, data: bytes | None) -> str | None:
+        # Empty is what a head that never became one leaves behind: unknown.
+        text = data.decode("utf-8", "backslashreplace") if data else None
+        if data is None or len(data) <= self.MAX_BYTES:
+            if len(self) >= self.MAX_ENTRIES:
+                self.clear()
+            self[data] = text
+        return text
+
+
+_texts = _Texts()
+
+
 class FinishedRequest(Protocol):
     """What the log asks of a request whose answer has ended; unknown values are None.
 
@@ -179,25 +198,20 @@ def _fields(record: _Record, epoch: float) -> dict[str, object]:
         "trace_id": None,
         "span_id": None,
         "client_ip": client_ip,
-        "method": _text(method),
-        "host": _text(host),
-        "path": _text(path),
-        "protocol": _text(protocol),
+        "method": _texts[method],
+        "host": _texts[host],
+        "path": _texts[path],
+        "protocol": _texts[protocol],
         "status": status,
         "reason": reason,
         "route": route,
         "backend": backend,
         "target": target,
         "attempts": attempts,
-        "duration_ms": round((ended_at - started_at) * 1000, 3),
-        "upstream_ms": None if upstream_s is None else round(upstream_s * 1000, 3),
+        "duration_ms": int((ended_at - started_at) * 1e6) / 1000,
+        "upstream_ms": None if upstream_s is None else int(upstream_s * 1e6) / 1000,
         "bytes_in": bytes_in,
         "bytes_out": bytes_out,
-        "user_agent": _text(user_agent),
+        "user_agent": _texts[user_agent],
         "subject": subject,
     }
-
-
-def _text(data: bytes | None) -> str | None:
-    # Empty is what a head that never became one leaves behind: unknown.
-    return data.decode("utf-8", "backslashreplace") if data else None

@@ -173,6 +173,10 @@ class RequestHeadReader:
 
     def _made(self, head: bytes, fields: dict[bytes, bytes]) -> RequestHead:
         headers = self._headers
+        if b" \r\n" in head or b"\t\r\n" in head:
+            # RFC 9110 section 5.5: blanks behind a value are not part of it; llhttp leaves them.
+            headers = [(lowered, name, value.rstrip(b" \t")) for lowered, name, value in headers]
+            fields = {lowered: value for lowered, _, value in headers}
         if len(headers) > self._limits.max_header_count:
             raise HeadersTooLarge("too many header fields")
         request = self._frame(head, headers, fields)
