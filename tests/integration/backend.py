@@ -139,7 +139,8 @@ class ScriptedBackend:
     def __init__(self, *, tls: ssl.SSLContext | None = None, path: str = "", greeting: bytes = b"") -> None:
         self.script: Script = answer()
         self.connections = 0
-        self._closed: queue.Queue[int] = queue.Queue()
+        self._closed: set[int] = set()
+        self._changed = threading.Condition()
         self.faults: list[BaseException] = []
         self._received: queue.Queue[Received] = queue.Queue()
         self._last = 0
@@ -164,7 +165,6 @@ class ScriptedBackend:
         self.script = answer()
         self.faults.clear()
         self._received = queue.Queue()
-        self._closed = queue.Queue()
         self._last = 0
 
     def received(self) -> Received:
@@ -181,8 +181,8 @@ class ScriptedBackend:
         """Wait until the connection of a request is over: the one :meth:`received` last, or else the next one."""
         number = self._last or self.received().connection
         self._last = 0
-        while self._closed.get(timeout=TIMEOUT_S) != number:
-            pass  # left over from before
+        with self._changed:
+            assert self._changed.wait_for(lambda: number in self._closed, TIMEOUT_S), "the connection stays open"
 
     def _accept(self) -> None:
         while True:
@@ -203,7 +203,9 @@ class ScriptedBackend:
         except BaseException as exc:  # noqa: BLE001 -- handed to the test's own thread
             self.faults.append(exc)
         finally:
-            self._closed.put(number)
+            with self._changed:
+                self._closed.add(number)
+                self._changed.notify_all()
 
     def _secured(self, sock: socket.socket) -> Any:
         sock.settimeout(TIMEOUT_S)

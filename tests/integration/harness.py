@@ -88,18 +88,22 @@ class _Collected:
         self.lines: list[str] = []
         self.changed = threading.Condition()
         self.is_over = False
+        self._is_closed = False
         self._stream = stream
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
     def close(self) -> None:
-        """Read no more; the process finds the pipe broken."""
+        """Read no more; the process finds the pipe broken. A line that is cut by this is left out."""
+        self._is_closed = True
         with Path(os.devnull).open(encoding="ascii") as nothing:
             os.dup2(nothing.fileno(), self._stream.fileno())
 
     def _read(self) -> None:
         with self._stream:
             for line in self._stream:
+                if self._is_closed and not line.endswith("\n"):
+                    break
                 with self.changed:
                     self.lines.append(line)
                     self.changed.notify_all()

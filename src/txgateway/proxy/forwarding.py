@@ -20,7 +20,8 @@ from txgateway.errors import (
     UpstreamTimeout,
 )
 from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
-from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList
+from txgateway.transport.heads import write_fields
+from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList, SharedHeaders
 from txgateway.transport.tunnel import ByteTunnel
 from txgateway.transport.wheel import TimerWheel
 
@@ -44,6 +45,42 @@ _CONNECTION_UPGRADE: Header = (b"connection", b"Connection", b"Upgrade")
 
 def _list(request: GatewayRequest, name: bytes) -> list[bytes]:
     return split_list(b",".join(field_values(request.headers, name)).lower())
+
+
+class _Memo:
+    """The fields last sent to a target for a client's connection, and what they were made from."""
+
+    __slots__ = ("_forwarded", "_host", "_settings", "_source", "_target", "_upgrade", "headers", "wire")
+
+    def __init__(
+        self, request: GatewayRequest, target: Target, settings: ProxySettings, upgrade: bytes, headers: HeaderList
+    ) -> None:
+        self._source = request.headers
+        self._forwarded = request.forwarded
+        self._host = request.host
+        self._target = target
+        self._settings = settings
+        self._upgrade = upgrade
+        self.headers = headers
+        self.wire = b""
+
+    def is_for(self, request: GatewayRequest, target: Target, settings: ProxySettings, upgrade: bytes) -> bool:
+        """Whether they would be made from the very same things."""
+        return (
+            request.headers is self._source
+            and request.forwarded is self._forwarded
+            and target is self._target
+            and settings is self._settings
+            and request.host == self._host
+            and upgrade == self._upgrade
+        )
+
+    def serialise(self) -> bytes:
+        """As field lines; made at the first repetition."""
+        parts: list[bytes] = []
+        write_fields(parts, self.headers)
+        self.wire = b"".join(parts)
+        return self.wire
 
 
 class Forwarding:
@@ -106,13 +143,27 @@ class Forwarding:
         self._acquire(fresh=False)
 
     def _request_headers(self, target: Target) -> HeaderList:
+        """The fields for the target: a client that repeats itself to the byte is not worked out again."""
+        request = self._request
+        own = (b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii"))
+        memo: _Memo | None = request.channel.memo
+        if memo is None or not memo.is_for(request, target, self._settings, self._upgrade):
+            headers = self._shared_headers(target)
+            request.channel.memo = _Memo(request, target, self._settings, self._upgrade, headers)
+            return [*headers, own]
+        headers = SharedHeaders(memo.headers)
+        headers.append(own)
+        headers.wire = memo.wire or memo.serialise()
+        headers.shared = len(memo.headers)
+        return headers
+
+    def _shared_headers(self, target: Target) -> HeaderList:
         request = self._request
         fields = request.fields
         host = request.host if self._settings.preserve_host and request.host is not None else target.authority
         headers: HeaderList = [(b"host", b"Host", host)]
         headers += end_to_end(request.headers, fields.get(b"connection"), _REMADE)
         headers += request.forwarded.fields
-        headers.append((b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii")))
         headers.append(_VIA_10 if request.clientproto == b"HTTP/1.0" else _VIA_11)
         if b"te" in fields and not self._upgrade and b"trailers" in _list(request, b"te"):
             headers += (_TE, _CONNECTION_TE)

@@ -46,7 +46,7 @@ class RequestHeadReader:
         partial: the head received so far, as long as it is incomplete or refused.
     """
 
-    __slots__ = ("_complete", "_headers", "_limits", "_parser", "_small", "_url", "partial")
+    __slots__ = ("_complete", "_headers", "_last", "_last_section", "_limits", "_parser", "_small", "_url", "partial")
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
@@ -55,6 +55,8 @@ class RequestHeadReader:
         self._headers: HeaderList = []
         self._url = b""
         self._complete = 0
+        self._last: RequestHead | None = None
+        self._last_section = b""
         self.renew()
 
     def renew(self) -> None:
@@ -90,7 +92,7 @@ class RequestHeadReader:
         if data.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before the request line are ignored
             data = _EMPTY_LINES.sub(b"", data, count=1)
         if data.endswith(_END_OF_HEAD):
-            request = self._feed_whole(data)
+            request = self._feed_again(data) or self._feed_whole(data)
             if request is not None:
                 return request, b""
         end = data.find(_END_OF_HEAD) + 4
@@ -103,6 +105,34 @@ class RequestHeadReader:
         request = self._finish(head, head)
         self.partial = b""
         return request, data[end:]
+
+    def _feed_again(self, data: bytes) -> RequestHead | None:
+        """Take ``data`` for a request whose header section is the last one's to the byte, as those of most clients are.
+
+        What was parsed and judged then is not parsed and judged again; llhttp sees the request line only.
+
+        Returns:
+            None if it is anything else; nothing of it has been read then.
+        """
+        last = self._last
+        line = data.find(b"\r\n")
+        if last is None or data[line:] != self._last_section or len(data) > self._small:
+            return None
+        try:
+            self._parser.feed_data(data[:line] + _END_OF_HEAD)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            is_usable = False
+        else:
+            is_usable = self._complete == 1 and data.endswith(b" HTTP/1.1", 0, line)
+        url, self._url, self._complete = self._url, b"", 0
+        method = self._parser.get_method()
+        if not is_usable or method == b"CONNECT":
+            self._headers = []
+            self.renew()
+            return None
+        return RequestHead(
+            method, url, last.version, last.headers, last.fields.copy(), NO_BODY, last.keep_alive, b""
+        )
 
     def _feed_whole(self, data: bytes) -> RequestHead | None:
         """Take ``data`` for exactly one request without a body, as most reads are, and save the search for its end.
@@ -121,6 +151,9 @@ class RequestHeadReader:
                     self.partial = data
                     request = self._made(data, fields)
                     self.partial = b""
+                    if request.version == b"HTTP/1.1" and not request.upgrade and request.method != b"CONNECT":
+                        self._last = request
+                        self._last_section = data[data.find(b"\r\n") :]
                     return request
         self._headers, self._url, self._complete = [], b"", 0
         self.renew()

@@ -13,7 +13,7 @@ from txgateway.errors import UpstreamProtocolError
 from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.heads import write_fields
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList
+from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, SharedHeaders
 
 #: Most fields in a response head.
 MAX_RESPONSE_FIELDS = 200
@@ -37,7 +37,11 @@ def request_head(method: bytes, target: bytes, headers: HeaderList, length: int,
         upgrade: protocol to ask for, or empty.
     """
     parts = [method, b" ", target, b" HTTP/1.1\r\n"]
-    write_fields(parts, headers)
+    if isinstance(headers, SharedHeaders):
+        parts.append(headers.wire)
+        write_fields(parts, headers[headers.shared :])
+    else:
+        write_fields(parts, headers)
     if length >= 0:
         parts.append(b"Content-Length: %d\r\n" % length)
     elif length == UNKNOWN_LENGTH:
@@ -85,9 +89,9 @@ class ResponseHead:
         is_11 = head.startswith(b"HTTP/1.1 ")
         if not is_11 and not head.startswith(b"HTTP/1.0 "):
             raise UpstreamProtocolError("unexpected HTTP version")
-        self.reason = reason = head[_BEFORE_REASON : head.find(b"\r\n")]
-        if reason not in _KNOWN_REASONS and reason.translate(None, _REASON_BYTES):
-            raise UpstreamProtocolError("control character in reason phrase")
+        self.reason = head[_BEFORE_REASON : head.find(b"\r\n")]
+        if self.reason not in _KNOWN_REASONS:
+            _check_reason(self.reason)
         fields = {lowered: value for lowered, _, value in headers}
         if len(fields) != len(headers):
             for name in _FRAMING_LISTS & fields.keys():
@@ -132,6 +136,11 @@ class ResponseHead:
         if length >= 0:
             return LENGTH, length, length
         return (CHUNKED if self.is_chunked else UNTIL_CLOSE), 0, UNKNOWN_LENGTH
+
+
+def _check_reason(reason: bytes) -> None:
+    if reason.translate(None, _REASON_BYTES):
+        raise UpstreamProtocolError("control character in reason phrase")
 
 
 def _check_transfer_encoding(coding: bytes, length: bytes | None, is_11: bool) -> None:

@@ -52,6 +52,7 @@ class Http1ServerConnection(TwistedProtocol):
         scheme: ``http`` or ``https``.
         local_port: that the connection came in on.
         forwarded: scratch space of the forwarding rules, which lives as long as the connection.
+        memo: scratch space of the proxy, likewise.
         deadline: looked at by the wheel (idle, head and lingering timeouts).
     """
 
@@ -68,6 +69,7 @@ class Http1ServerConnection(TwistedProtocol):
         self.scheme = b"http"
         self.local_port = 0
         self.forwarded: dict[bytes, Any] = {}
+        self.memo: Any = None
         self._reader = RequestHeadReader(factory.limits)
         self._state = _HEAD
         self._request: Any = None

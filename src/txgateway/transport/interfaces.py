@@ -25,6 +25,20 @@ NO_BODY = -1
 UNKNOWN_LENGTH = -2
 
 
+class SharedHeaders(list[Header]):
+    """A header list that begins with fields which many messages share, with those already serialised.
+
+    Attributes:
+        wire: the shared fields as HTTP/1.1 field lines.
+        shared: how many fields ``wire`` stands for.
+    """
+
+    __slots__ = ("shared", "wire")
+
+    wire: bytes
+    shared: int
+
+
 @frozen
 class ServerLimits:
     """Limits of one listener, from the settings of the same names."""
@@ -43,7 +57,8 @@ class RequestHead:
         method: as received; case matters.
         target: the request target as received.
         version: ``HTTP/1.0``, ``HTTP/1.1`` or ``HTTP/2``.
-        headers: every field in order, framing fields included.
+        headers: every field in order, framing fields included; several requests may share the list, so it is replaced
+            and never changed.
         fields: lowered name to value, the last one where a name occurs more than once.
         length: of the body: a count, NO_BODY or UNKNOWN_LENGTH.
         keep_alive: the client allows another request on the connection.

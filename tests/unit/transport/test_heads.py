@@ -241,8 +241,9 @@ def test_size_limits_hold_in_any_split(step: int, uri: int, headers: int, error:
 def test_endless_request_line_is_refused_early() -> None:
     feeding = reader(SMALL)
     with pytest.raises(UriTooLong):
-        for _ in range(300):
-            feeding.feed(b"G" if not feeding.partial else b"E" if len(feeding.partial) == 1 else b"T /"[-1:])
+        for piece in [b"GET /", *[b"u"] * 300]:
+            feeding.feed(piece)
+    assert len(feeding.partial) < 300
 
 
 def test_number_of_fields_is_limited() -> None:
@@ -267,7 +268,7 @@ def test_one_read_of_empty_lines_costs_one_pass() -> None:
     [
         (200, b"", b"HTTP/1.1 200 OK\r\n"),
         (200, b"Fine", b"HTTP/1.1 200 Fine\r\n"),
-        (413, b"", b"HTTP/1.1 413 Request Entity Too Large\r\n"),
+        (404, b"", b"HTTP/1.1 404 Not Found\r\n"),
         (599, b"", b"HTTP/1.1 599 \r\n"),
     ],
 )
