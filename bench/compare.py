@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from bench.backends import fixed_body_backend
-from bench.load import SHAPES, Sample, measure
+from bench.load import SCRIPTS, SHAPES, STEADY, Sample, measure
 from bench.peers import PEERS, running
 from bench.processes import BenchError
 
@@ -43,7 +43,8 @@ def compare(
                 for proxy_name in [*names[shift:], *names[:shift]]:
                     log = directory / f"{proxy_name}.log" if is_logged and PEERS[proxy_name].can_log else None
                     with running(proxy_name, backend.port, directory, log=log, gateway_env=gateway_env) as proxy:
-                        sample = measure(proxy, backend, seconds=seconds, headers=SHAPES[shape])
+                        script = SCRIPTS.get(shape, STEADY)
+                        sample = measure(proxy, backend, seconds=seconds, headers=SHAPES[shape], script=script)
                     if log is not None:
                         _check_log(log, proxy_name, sample.requests)
                     samples[proxy_name] = sample

@@ -7,6 +7,7 @@ the whole-process figures cannot show: run two checkouts alternately with ``--ag
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,8 @@ ANSWER = (
 
 #: Clients at once, as in the whole-process measurements.
 CONNECTIONS = 32
+#: Requests of the ``varied`` shape, as many as share no divisor with the clients.
+VARIANTS = 61
 #: Requests between two looks at the clock.
 SLICE = 16 * CONNECTIONS
 
@@ -143,9 +146,13 @@ def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
     """CPU microseconds per request."""
     clients, dialer, log = build(environment)
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
-    message = f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+    messages = []
+    for number in range(VARIANTS if shape == "varied" else 1):
+        own = f"X-Trace: {number:04d}-7c5993887d599cfa24f18b1149d2d328-{number:016d}\r\n" if shape == "varied" else ""
+        messages.append(f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}{own}\r\n".encode("ascii"))
+    turns = itertools.cycle(messages)
     for client in clients:
-        client.dataReceived(message)
+        client.dataReceived(next(turns))
     dialer.connect()
     targets = dialer.connections
     for target in targets:
@@ -162,7 +169,7 @@ def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
         for _ in range(SLICE // CONNECTIONS):
             # In turns, as the poller would report them.
             for client in clients:
-                client.dataReceived(message)
+                client.dataReceived(next(turns))
             for target in targets:
                 target.dataReceived(ANSWER)
             for transport in transports:

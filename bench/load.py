@@ -25,23 +25,25 @@ _RESULT = "RESULT "
 _TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJzdWIiOiIxMjM0" * 16 + "." + "c2lnbmF0dXJlLW9mLXRoaXMt" * 15
 TOKEN_BYTES = 640
 
+_TOKEN_SHAPE = (
+    ("Authorization", "Bearer " + _TOKEN[:TOKEN_BYTES].ljust(TOKEN_BYTES, "x")),
+    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
+    ("Accept", "application/json, text/plain, */*"),
+    ("Accept-Language", "en-US,en;q=0.5"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Referer", "https://app.example.com/resumes/list?page=2"),
+    ("Origin", "https://app.example.com"),
+    ("Cookie", "session=0f8fad5bd9cb469fa16570867728950e; theme=dark"),
+    ("Cache-Control", "no-cache"),
+    ("X-Requested-With", "XMLHttpRequest"),
+    ("X-Client-Version", "4.17.2"),
+)
 #: Request headers of each shape, beside the ``Host`` that wrk adds.
-SHAPES: dict[str, tuple[tuple[str, str], ...]] = {
-    "small": (),
-    "token": (
-        ("Authorization", "Bearer " + _TOKEN[:TOKEN_BYTES].ljust(TOKEN_BYTES, "x")),
-        ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
-        ("Accept", "application/json, text/plain, */*"),
-        ("Accept-Language", "en-US,en;q=0.5"),
-        ("Accept-Encoding", "gzip, deflate, br"),
-        ("Referer", "https://app.example.com/resumes/list?page=2"),
-        ("Origin", "https://app.example.com"),
-        ("Cookie", "session=0f8fad5bd9cb469fa16570867728950e; theme=dark"),
-        ("Cache-Control", "no-cache"),
-        ("X-Requested-With", "XMLHttpRequest"),
-        ("X-Client-Version", "4.17.2"),
-    ),
-}
+SHAPES: dict[str, tuple[tuple[str, str], ...]] = {"small": (), "token": _TOKEN_SHAPE, "varied": _TOKEN_SHAPE}
+#: What wrk runs for a shape, where it does more than send the same request again: ``varied`` has one more header, of
+#: 55 bytes, which is another one in each request of a connection.
+STEADY = CONFIGS / "result.lua"
+SCRIPTS: dict[str, Path] = {"varied": CONFIGS / "varied.lua"}
 
 
 @attrs.frozen
@@ -79,7 +81,7 @@ def measure(
     *,
     seconds: int,
     headers: Sequence[tuple[str, str]] = (),
-    script: Path = CONFIGS / "result.lua",
+    script: Path = STEADY,
 ) -> Sample:
     """Check one answer, warm up, then load the proxy for ``seconds``.
 

@@ -153,7 +153,9 @@ def _end(route: Route, parts: Collaborators) -> Inner:
     if route.response is not None:
         return FixedResponse(route.response.status, route.response.body, route.response.content_type)
     if route.resource is not None:
-        return Mounted(load_resource(route.resource), len(_segments(route.path)), route.body_timeout_s, parts.wheel, parts.clock)
+        return Mounted(
+            load_resource(route.resource), len(_segments(route.path)), route.body_timeout_s, parts.wheel, parts.clock
+        )
     settings = ProxySettings(
         total_s=route.timeout.total_s,
         idle_s=route.timeout.idle_s,

@@ -204,8 +204,11 @@ class GatewayRequest(server.Request):
 
     def remove_headers(self, names: frozenset[bytes]) -> None:
         """Drop all request fields with these lowered names."""
+        fields = {lowered: value for lowered, _, value in self.headers if lowered not in names}
+        if b"connection" in fields:  # which the transport has joined, if it came in several lines
+            fields[b"connection"] = self.fields.get(b"connection", fields[b"connection"])
         self.headers = [header for header in self.headers if header[0] not in names]
-        self.fields = {lowered: value for lowered, _, value in self.headers}
+        self.fields = fields
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -576,4 +579,3 @@ class GatewayRequest(server.Request):
             failure = Failure(RuntimeError(self.reason))
             for waiting in notifications:
                 waiting.errback(failure)
-

@@ -65,9 +65,7 @@ class GatewayService(Service):
         self.reactor = reactor
         self.wheel = TimerWheel(reactor)
         self.observer = observer_for(configuration.settings, log_path(logfile, is_daemon=is_daemon))
-        self.access_log = AccessLog(
-            self.observer.sink, time.time, reactor, configuration.settings.log_format
-        )
+        self.access_log = AccessLog(self.observer.sink, time.time, reactor, configuration.settings.log_format)
         self.readiness = Readiness(self._health)
         self.metrics = RequestMetrics(self._pool_counts, lambda: self.observer.sink.dropped + self.access_log.dropped)
         self.backends: dict[str, Backend] = {}

@@ -24,9 +24,7 @@ NASTY = (
 )  # fmt: skip
 
 names = (
-    st.text(TOKEN_CHARACTERS, min_size=1, max_size=12)
-    .map(str.encode)
-    .filter(lambda name: name.lower() not in DECIDING)
+    st.text(TOKEN_CHARACTERS, min_size=1, max_size=12).map(str.encode).filter(lambda name: name.lower() not in DECIDING)
 )
 values = st.one_of(
     st.sampled_from([b"", b"1", b"a, b", b'"q, r"', b"text/plain; charset=utf-8", b"a  b", b"\xc3\xa9"]),
@@ -143,7 +141,9 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([0-9])")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*")
+_FIELD = re.compile(
+    rb"(" + _TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
 

@@ -110,7 +110,9 @@ class HeaderTransform(Middleware):
 
 
 def _fields(pairs: Mapping[str, str]) -> HeaderList:
-    return [(name.lower().encode("ascii"), name.encode("ascii"), value.encode("utf-8")) for name, value in pairs.items()]
+    return [
+        (name.lower().encode("ascii"), name.encode("ascii"), value.encode("utf-8")) for name, value in pairs.items()
+    ]
 
 
 def _names(names: tuple[str, ...]) -> frozenset[bytes]:

@@ -378,5 +378,3 @@ class Forwarding:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.cancel()
-
-

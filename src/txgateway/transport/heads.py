@@ -130,9 +130,7 @@ class RequestHeadReader:
             self._headers = []
             self.renew()
             return None
-        return RequestHead(
-            method, url, last.version, last.headers, last.fields.copy(), NO_BODY, last.keep_alive, b""
-        )
+        return RequestHead(method, url, last.version, last.headers, last.fields.copy(), NO_BODY, last.keep_alive, b"")
 
     def _feed_whole(self, data: bytes) -> RequestHead | None:
         """Take ``data`` for exactly one request without a body, as most reads are, and save the search for its end.

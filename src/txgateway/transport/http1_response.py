@@ -102,10 +102,8 @@ class ResponseHead:
         if self.is_chunked:
             _check_transfer_encoding(fields[b"transfer-encoding"], length, is_11)
         connection = fields.get(b"connection")
-        self.keep_alive = is_11
         if connection is None or connection == b"keep-alive":
-            if connection is not None:
-                self.keep_alive = True
+            self.keep_alive = is_11 or connection is not None
             self.headers = [header for header in headers if header[0] not in HOP_BY_HOP]
         else:
             tokens = connection_tokens(connection)

@@ -116,9 +116,7 @@ async def test_every_page_answers_with_the_security_headers_and_without_a_server
 async def test_the_pages_say_what_they_should(serve: ServeAdmin) -> None:
     client = await serve("127.0.0.1")
     assert (await client.ask(b"/status")).json() == {"version": "1", "half": "\ud800"}
-    assert (await client.ask(b"/config")).json() == {
-        "settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}
-    }
+    assert (await client.ask(b"/config")).json() == {"settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}}
     metrics = await client.ask(b"/metrics?x=1")
     assert metrics.headers[b"content-type"].startswith(b"text/plain; version=0.0.4")
     assert b'gateway_requests_total{method="GET",route="r",status="200"} 1.0' in metrics.body
