@@ -16,7 +16,7 @@ from twisted.web.resource import IResource
 
 from txgateway.answers import FixedResponse, Mounted, Redirect
 from txgateway.config import Configuration, ConfigurationError, Problem, Route
-from txgateway.errors import GatewayError
+from txgateway.errors import GatewayError, InternalError
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.admission import Admission
 from txgateway.middleware.base import Inner, RouteCells
@@ -99,7 +99,7 @@ class _Refusal:
     """Raises what the transport found."""
 
     def render(self, request: GatewayRequest) -> Any:
-        raise request.error or GatewayError()
+        raise request.error or InternalError()
 
 
 def nest(*decorators: Callable[[Inner], Inner], end: Inner) -> Inner:

@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError
+from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError, InternalError
 from txgateway.forwarded import Forwarded
 from txgateway.headers import HOP_BY_HOP
 from txgateway.problem import render_problem
@@ -350,7 +350,7 @@ class GatewayRequest(server.Request):
                 self.answer(*render_problem(error, self))
             except Exception:  # noqa: BLE001 -- a hook before the head; it is gone now, so this ends
                 _log.failure("hook before the head failed", request_id=self.request_id)
-                self.fail(GatewayError())
+                self.fail(InternalError())
 
     def abort(self) -> None:
         """Cut the answer off, visibly."""
@@ -565,7 +565,7 @@ class GatewayRequest(server.Request):
     def processingFailed(self, reason: Failure) -> None:
         """A resource failed; the log has the traceback, the client a plain 500."""
         _log.failure("resource failed", failure=reason, request_id=self.request_id)
-        self.fail(GatewayError())
+        self.fail(InternalError())
 
     def loseConnection(self) -> None:
         self.abort()

@@ -201,9 +201,9 @@ def test_children_are_found_and_prepath_grows() -> None:
 
 
 def test_method_that_the_resource_has_not_is_405() -> None:
-    response = Site(Told()).ask(method=b"DELETE")
+    response = Site(Later()).ask(method=b"POST", body=b"x")
     assert response.status == 405
-    assert set((response.get(b"allow") or b"").split(b", ")) == {b"GET", b"HEAD", b"POST"}
+    assert set((response.get(b"allow") or b"").split(b", ")) == {b"GET", b"HEAD"}
 
 
 URLENCODED = b"Content-Type: application/x-www-form-urlencoded"
@@ -243,7 +243,6 @@ def test_multipart_fields_and_files() -> None:
     [
         (MULTIPART, b"nothing of the kind"),
         (MULTIPART, part(b'name="a"', b"1")),
-        (MULTIPART, part(b'filename="a"', b"1") + b"--sep--\r\n"),
         (b"Content-Type: multipart/form-data", part(b'name="a"', b"1") + b"--sep--\r\n"),
         (b'Content-Type: multipart/form-data; boundary=""', part(b'name="a"', b"1") + b"--sep--\r\n"),
         (b"Content-Type: multipart/form-data; boundary=" + b"x" * 300, b"--"),

@@ -163,6 +163,21 @@ def test_ambiguous_head_is_refused_and_reaches_no_target(sent: bytes, status: in
     assert not failures
 
 
+@pytest.mark.parametrize(("sent", "status"), HEADS.values(), ids=HEADS)
+def test_ambiguous_head_behind_a_good_request_is_refused_alike(sent: bytes, status: int) -> None:
+    gateway = MemoryGateway()
+    client = gateway.connect()
+    client.send(GET + b"\r\n")
+    gateway.target.answer()
+    assert client.response().status == 200
+    client.send(sent)
+    (response,) = read_responses(client.received())
+    assert (response.status, response.get(b"connection")) == (status, b"close")
+    assert client.transport.half_closed
+    assert [request.status for request in gateway.log] == [200, status]
+    assert gateway.target.received().count(b"GET ") == 1
+
+
 @pytest.mark.parametrize("sent", BODIES.values(), ids=BODIES)
 def test_ambiguous_body_that_came_with_its_head_is_refused_and_reaches_no_target(sent: bytes) -> None:
     gateway = MemoryGateway()

@@ -126,6 +126,8 @@ class RequestHeadReader:
             is_usable = self._complete == 1 and data.endswith(b" HTTP/1.1", 0, line)
         url, self._url, self._complete = self._url, b"", 0
         method = self._parser.get_method()
+        # llhttp lets bare CR and LF before the line, and further blanks in it, pass.
+        is_usable = is_usable and line == len(method) + len(url) + len(b"  HTTP/1.1")
         if not is_usable or method == b"CONNECT":
             self._headers = []
             self.renew()
@@ -323,7 +325,13 @@ def _refusal(exc: httptools.HttpParserError, head: bytes) -> GatewayError:
 # --- responses --------------------------------------------------------------------------------------------------
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_STANDARD_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+#: Phrases of RFC 9110 section 15; Python 3.11 still has the older ones for four of them.
+_STANDARD_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus} | {
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    422: b"Unprocessable Content",
+}
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 _MAX_STATUS_LINES = 256
 
