@@ -417,11 +417,11 @@ class MemoryGateway:
             self.clock.advance(TICK_S)
 
     def assert_clean(self) -> None:
-        """Nothing is left over: no lent connection, no watched deadline but those of idle connections."""
+        """Nothing is left over: no lent connection, no waiter, no deadline but those of clients' connections."""
         for backend in self.backends.values():
             for target in backend.targets:
                 assert (target.pool.active, target.pool.pending) == (0, 0), target.pool
-        assert not self.wheel._fine
+        assert not [item for item in self.wheel._fine if not isinstance(item, Http1ServerConnection)]
 
 
 def server_factory(

@@ -24,6 +24,7 @@ from txgateway.headers import connection_tokens, field_values
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
 
+_BLANK = 0x20
 _END_OF_HEAD = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^\x00-\x20\x7f-\xff]+ HTTP/([0-9])\.[0-9]\r\n")
@@ -75,6 +76,8 @@ class RequestHeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: one field."""
+        if value and value[-1] <= _BLANK:
+            value = value.rstrip(b" \t")  # RFC 9110 section 5.5: not part of the value; llhttp leaves it
         self._headers.append((name.lower(), name, value))
 
     def on_headers_complete(self) -> None:
@@ -206,10 +209,6 @@ class RequestHeadReader:
 
     def _made(self, head: bytes, fields: dict[bytes, bytes]) -> RequestHead:
         headers = self._headers
-        if b" \r\n" in head or b"\t\r\n" in head:
-            # RFC 9110 section 5.5: blanks behind a value are not part of it; llhttp leaves them.
-            headers = [(lowered, name, value.rstrip(b" \t")) for lowered, name, value in headers]
-            fields = {lowered: value for lowered, _, value in headers}
         if len(headers) > self._limits.max_header_count:
             raise HeadersTooLarge("too many header fields")
         request = self._frame(head, headers, fields)
