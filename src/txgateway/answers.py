@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -14,7 +15,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
-from txgateway.errors import BadRequest, RequestTimeout
+from txgateway.errors import BadRequest, DeadlineExceeded, GatewayError, RequestTimeout
 from txgateway.transport.interfaces import HeaderList
 from txgateway.transport.wheel import TimerWheel
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Bodies for mounted resources stay in memory up to this size; larger ones go to a temporary file.
 SPOOL_MEMORY_BYTES = 256 * 1024
-#: Form parts and their sizes, in memory.
+#: Most fields of a form.
 MAX_FORM_PARTS = 1000
 
 
@@ -83,24 +84,36 @@ class Mounted(_Answer):
     The body is read first (in memory up to SPOOL_MEMORY_BYTES, then on disk), form arguments are parsed, and child
     lookup begins behind the route's own path.
 
-    Refuses: REQUEST_TIMEOUT when the body stalls, BAD_REQUEST when a form is malformed.
+    Refuses: REQUEST_TIMEOUT when the body stalls, BAD_REQUEST when a form is malformed, DEADLINE_EXCEEDED when the
+        resource does not begin to answer in time.
     On cancel: the resource is told through ``notifyFinish``.
 
     Args:
         root: the tree.
         prefix_segments: number of path segments that the route has matched.
         body_timeout_s: without progress.
-        wheel: for that.
+        wheel: for that, and for the next two.
         clock: for the tree's sessions.
+        total_s: until the resource begins to answer; 0 for none.
+        idle_s: without a byte of the answer.
     """
 
     def __init__(
-        self, root: IResource, prefix_segments: int, body_timeout_s: float, wheel: TimerWheel, clock: IReactorTime
+        self,
+        root: IResource,
+        prefix_segments: int,
+        body_timeout_s: float,
+        wheel: TimerWheel,
+        clock: IReactorTime,
+        total_s: float = 30.0,
+        idle_s: float = 300.0,
     ) -> None:
         self._root = root
         self._prefix_segments = prefix_segments
         self._body_timeout_s = body_timeout_s
         self._wheel = wheel
+        self._total_s = total_s or math.inf
+        self._idle_s = idle_s
         self._site = Site(root, reactor=clock)
 
     def render(self, request: GatewayRequest) -> int:
@@ -118,7 +131,43 @@ class Mounted(_Answer):
         segments = [unquote_to_bytes(segment) for segment in request.canonical_path.split(b"/")[1:]]
         request.prepath = segments[: self._prefix_segments]
         request.postpath = segments[self._prefix_segments :]
+        _Watch(request, self._wheel, self._total_s, self._idle_s)
         request.render(getChildForRequest(self._root, request))
+
+
+class _Watch:
+    """Ends a request whose resource does not begin to answer in time, or whose answer moves no more.
+
+    Without it a client that stops reading would hold its connection, and what the resource has open, for ever.
+    """
+
+    __slots__ = ("_idle_s", "_request", "_seen", "_wheel", "deadline")
+
+    def __init__(self, request: GatewayRequest, wheel: TimerWheel, total_s: float, idle_s: float) -> None:
+        self._request = request
+        self._wheel = wheel
+        self._idle_s = idle_s
+        self._seen = (-1, -1)
+        wheel.watch(self)
+        self.deadline = wheel.after(min(total_s, idle_s))
+        request.on_finish(self.finished)
+
+    def on_deadline(self, now: float) -> None:
+        request = self._request
+        if not request.responded:
+            request.fail(DeadlineExceeded("the resource did not answer"))
+            return
+        seen = (request.bytes_out, request.channel.unsent_bytes())
+        if seen != self._seen:
+            self._seen = seen
+            self.deadline = now + self._idle_s
+        elif request.channel.write_blocked:
+            request.fail(RequestTimeout("client stopped reading the response"))
+        else:
+            request.fail(DeadlineExceeded("the resource fell silent"))
+
+    def finished(self, _: GatewayRequest) -> None:
+        self._wheel.forget(self)
 
 
 class _Spool:
@@ -148,6 +197,8 @@ class _Spool:
             self._end.serve(request)
         except multipart.MultipartError as exc:
             request.fail(BadRequest(str(exc)))
+        except GatewayError as error:
+            request.fail(error)
         except Exception:  # noqa: BLE001 -- a resource's fault, outside Recovery's reach
             request.processingFailed(Failure())
 
@@ -163,7 +214,10 @@ def _parse_form(request: GatewayRequest) -> None:
     """Add a form's fields to ``args``, as twisted.web does."""
     kind, options = multipart.parse_options_header((request.header(b"content-type") or b"").decode("latin-1"))
     if kind == "application/x-www-form-urlencoded":
-        fields = parse_qs(request.content.read(), 1)
+        body = request.content.read()
+        if body.count(b"&") + body.count(b";") >= MAX_FORM_PARTS:  # each becomes several objects
+            raise BadRequest("too many form fields")
+        fields = parse_qs(body, 1)
     elif kind == "multipart/form-data":
         fields = {}
         parser = multipart.MultipartParser(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: What ``Allow`` says where every method but TRACE and CONNECT is allowed.
+ORDINARY_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
 
 class GatewayError(Exception):
     """An answer that the gateway gives instead of a backend's.
@@ -199,6 +202,12 @@ class UpstreamConnectFailed(UpstreamError):
     proxy_error = "connection_refused"
 
 
+class UpstreamNameUnknown(UpstreamConnectFailed):
+    """The target's name does not resolve; the same to a client, another word in ``Proxy-Status``."""
+
+    proxy_error = "dns_error"
+
+
 class UpstreamReset(UpstreamError):
     """The connection ended before the response was complete."""
 
@@ -229,6 +238,12 @@ class UpstreamTimeout(UpstreamError):
     status, reason, title = 504, "UPSTREAM_TIMEOUT", "Gateway Timeout"
     detail = "The backend did not answer in time."
     proxy_error = "connection_timeout"
+
+
+class UpstreamSilent(UpstreamTimeout):
+    """A connected target fell silent; the same to a client, another word in ``Proxy-Status``."""
+
+    proxy_error = "http_response_timeout"
 
 
 class NoHealthyTarget(GatewayError):

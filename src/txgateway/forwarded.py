@@ -17,7 +17,7 @@ from attrs import frozen
 from txgateway.headers import FORWARDED_NAMES, MAX_PORT, is_token, is_valid_host
 
 if TYPE_CHECKING:
-    from txgateway.transport.interfaces import HeaderList
+    from txgateway.transport.interfaces import HeaderList, Headers
 
 __all__ = ["FORWARDED_NAMES", "MAX_HOPS", "Forwarded", "ForwardedPolicy"]
 
@@ -96,7 +96,7 @@ class ForwardedPolicy:
         """Whether this address is one of our proxies'; what is no address, such as ``""``, is not."""
         return bool(self._trusted) and self._is_trusted(peer_ip)
 
-    def resolve(self, peer_ip: str, headers: HeaderList, *, scheme: bytes, host: bytes, port: int) -> Forwarded:
+    def resolve(self, peer_ip: str, headers: Headers, *, scheme: bytes, host: bytes, port: int) -> Forwarded:
         """The client of a request, and the fields to send upstream.
 
         Args:
@@ -251,7 +251,7 @@ def _parse_element(element: bytes) -> dict[bytes, bytes]:
         position += 1
 
 
-def _said(headers: HeaderList) -> dict[bytes, list[bytes]]:
+def _said(headers: Headers) -> dict[bytes, list[bytes]]:
     """The entries of each forwarding field over all its lines.
 
     Split at every comma, quoted or not: neither addresses nor hosts have one, and a client could open a quote to

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from txgateway.transport.interfaces import HeaderList
+    from txgateway.transport.interfaces import HeaderList, Headers
 
 #: A DNS name of 253 bytes, its final dot, and a port.
 MAX_HOST_BYTES: Final = 260
@@ -138,7 +138,7 @@ def normalize_host(value: bytes) -> bytes:
     return value.rstrip(b".")
 
 
-def field_values(headers: HeaderList, name: bytes) -> list[bytes]:
+def field_values(headers: Headers, name: bytes) -> list[bytes]:
     """The values of all lines of the field with this lowered ``name``, in order."""
     return [value for lowered, _, value in headers if lowered == name]
 
@@ -158,7 +158,7 @@ def connection_tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(option for option in options if is_token(option))
 
 
-def end_to_end(headers: HeaderList, connection: bytes | None, also_drop: frozenset[bytes] = frozenset()) -> HeaderList:
+def end_to_end(headers: Headers, connection: bytes | None, also_drop: frozenset[bytes] = frozenset()) -> HeaderList:
     """The fields of a message that may travel on, as received and in order, in a new list.
 
     Args:

@@ -154,7 +154,13 @@ def _end(route: Route, parts: Collaborators) -> Inner:
         return FixedResponse(route.response.status, route.response.body, route.response.content_type)
     if route.resource is not None:
         return Mounted(
-            load_resource(route.resource), len(_segments(route.path)), route.body_timeout_s, parts.wheel, parts.clock
+            load_resource(route.resource),
+            len(_segments(route.path)),
+            route.body_timeout_s,
+            parts.wheel,
+            parts.clock,
+            route.timeout.total_s,
+            route.timeout.idle_s,
         )
     settings = ProxySettings(
         total_s=route.timeout.total_s,

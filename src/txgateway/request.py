@@ -91,7 +91,7 @@ class GatewayRequest(server.Request):
     writing are replaced.
 
     Attributes:
-        headers: the request's fields as received, ``(lowered, name, value)``; replace the list to change them.
+        headers: the request's fields as received, ``(lowered, name, value)``; replace the tuple to change them.
         fields: lowered name to value.
         host: the authority the request is for, or None.
         path: the client's own path bytes, without the query.
@@ -156,6 +156,7 @@ class GatewayRequest(server.Request):
     span_id: str | None = None
     forwarded: Forwarded
     response_headers: HeaderList
+    _removed: frozenset[bytes] = frozenset()
 
     def __init__(self, channel: Any, head: RequestHead) -> None:
         self.channel: Any = channel
@@ -203,12 +204,13 @@ class GatewayRequest(server.Request):
         return self.fields.get(name)
 
     def remove_headers(self, names: frozenset[bytes]) -> None:
-        """Drop all request fields with these lowered names."""
+        """Drop all request fields with these lowered names, from the trailers too."""
         fields = {lowered: value for lowered, _, value in self.headers if lowered not in names}
         if b"connection" in fields:  # which the transport has joined, if it came in several lines
             fields[b"connection"] = self.fields.get(b"connection", fields[b"connection"])
-        self.headers = [header for header in self.headers if header[0] not in names]
+        self.headers = tuple(header for header in self.headers if header[0] not in names)
         self.fields = fields
+        self._removed |= names
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -258,7 +260,7 @@ class GatewayRequest(server.Request):
         self.body_complete = True
         self.request_trailers = trailers
         if self._consumer is not None and not self.ended:
-            self._consumer.body_ended(trailers)
+            self._end_body(self._consumer)
 
     def take_body(self) -> bytes:
         """What has come of the body so far and was not delivered; it is the caller's from now on."""
@@ -275,11 +277,15 @@ class GatewayRequest(server.Request):
         if self._buffered:
             consumer.body_received(self.take_body())
         if self.body_complete:
-            consumer.body_ended(self.request_trailers)
+            self._end_body(consumer)
             return
         if self.bytes_in == 0 and self.length != 0 and b"expect" in self.fields and self.clientproto != b"HTTP/1.0":
             self.channel.send_continue()
         self.channel.resume_body()
+
+    def _end_body(self, consumer: BodyConsumer) -> None:
+        # A backend that merges trailers into the header must not see there what was taken out of it.
+        consumer.body_ended([field for field in self.request_trailers if field[0] not in self._removed])
 
     def pause_body(self) -> None:
         """Stop the flow of the body for a while."""
@@ -316,7 +322,9 @@ class GatewayRequest(server.Request):
         self.channel.send_body(data)
 
     def end(self, trailers: HeaderList) -> None:
-        """The answer is complete."""
+        """The answer is complete; without effect if it was cut off."""
+        if self.ended:
+            return
         channel = self.channel
         if not channel.send_end(trailers):
             self.reason = GatewayError.reason
@@ -331,7 +339,7 @@ class GatewayRequest(server.Request):
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Send a whole answer."""
         self.respond(status, b"", headers, len(body) or NO_BODY)
-        if body:
+        if body and self.method != b"HEAD":
             self.send_body(body)
         self.end([])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import random
 import resource
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from txgateway import demo
 from txgateway.admin.site import admin_site
 from txgateway.admin.status import BackendStatus, RouteStatus, TargetStatus, status_report
 from txgateway.config import Configuration
+from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.pipeline import Collaborators, Pipeline, random_ids
 from txgateway.proxy.backend import Backend
@@ -63,6 +65,7 @@ class GatewayService(Service):
     ) -> None:
         self.configuration = configuration
         self.reactor = reactor
+        self._is_daemon = is_daemon
         self.wheel = TimerWheel(reactor)
         self.observer = observer_for(configuration.settings, log_path(logfile, is_daemon=is_daemon))
         self.access_log = AccessLog(self.observer.sink, time.time, reactor, configuration.settings.log_format)
@@ -86,6 +89,8 @@ class GatewayService(Service):
         super().startService()
         settings = self.configuration.settings
         self.observer.sink.start()
+        # twistd rotates its own log file on this signal; ours is opened again, for whoever has moved it away.
+        signal.signal(signal.SIGUSR1, lambda *_: self.observer.sink.reopen())
         for warning in self.configuration.warnings:
             _log.warn("configuration: {warning}", warning=warning)
         self._raise_descriptor_limit()
@@ -167,6 +172,8 @@ class GatewayService(Service):
         except (CannotListenError, OSError, ValueError) as exc:
             _log.critical("cannot listen: {listener}: {problem}", listener=description, problem=str(exc))
             self.observer.sink.close(_LOG_FLUSH_S)
+            if self._is_daemon:
+                raise  # twistd passes an exception on to its parent process, which waits for word
             raise SystemExit(1) from None
         if factory is self.factory:
             use_immediate_writes(port)
@@ -202,7 +209,7 @@ class GatewayService(Service):
         if factory is not None:
             factory.draining = True
             for connection in list(factory.connections):
-                connection.transport.abortConnection() if connection.is_busy else connection.close_when_idle()
+                connection.shut_down(Draining())
         for backend in self.backends.values():
             backend.close()
         ports = [*self.ports, *self._internal_ports]

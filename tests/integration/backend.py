@@ -195,9 +195,10 @@ class ScriptedBackend:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         try:
-            sock.sendall(self._greeting)
-            with self._secured(sock) as secured:
-                self._serve_requests(secured, number)
+            with sock:
+                sock.sendall(self._greeting)
+                with self._secured(sock) as secured:
+                    self._serve_requests(secured, number)
         except (OSError, ConnectionEnded):
             pass  # the other side left, which tests look at from the outside
         except BaseException as exc:  # noqa: BLE001 -- handed to the test's own thread

@@ -7,7 +7,6 @@ from typing import Any
 from attrs import define, field
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from tests.property.strategies import (
     Fields,
     Message,
@@ -21,6 +20,7 @@ from tests.property.strategies import (
     values,
 )
 from tests.unit.support import MemoryClient, MemoryGateway, Server, logged_failures, read_responses
+
 from txgateway.headers import FORWARDED_NAMES, HOP_BY_HOP, NEVER_NOMINATED
 from txgateway.transport.framing import FORBIDDEN_TRAILERS
 from txgateway.transport.interfaces import UNKNOWN_LENGTH
@@ -111,7 +111,18 @@ def expected(message: Message) -> Reading:
     )
 
 
-@given(data=st.data(), sent=st.lists(messages(), min_size=1, max_size=4), is_late=st.booleans())
+#: Several requests; often the same one again, whose fields need no second reading.
+conversations = st.one_of(
+    st.lists(messages(), min_size=1, max_size=4),
+    st.tuples(messages(), st.integers(2, 4)).map(lambda pair: [pair[0]] * pair[1]),
+)
+
+
+def by_message(sent: list[Message]) -> list[bytes]:
+    return [message.wire for message in sent]
+
+
+@given(data=st.data(), sent=conversations, is_late=st.booleans())
 def test_any_split_of_valid_requests_gives_the_same_exchanges_and_responses(
     data: st.DataObject, sent: list[Message], is_late: bool
 ) -> None:
@@ -119,7 +130,7 @@ def test_any_split_of_valid_requests_gives_the_same_exchanges_and_responses(
     with logged_failures() as failures:
         whole, split = Echo(is_late=is_late), Echo(is_late=is_late)
         answers = whole.feed([wire]).received()
-        client = split.feed(data.draw(splits(wire)))
+        client = split.feed(data.draw(st.one_of(st.just(by_message(sent)), splits(wire))))
     assert [exchange.reading for exchange in whole.exchanges] == [expected(message) for message in sent]
     assert [exchange.reading for exchange in split.exchanges] == [exchange.reading for exchange in whole.exchanges]
     assert client.received() == answers
@@ -184,9 +195,20 @@ def test_mutated_requests_are_refused_or_mean_what_a_strict_reader_sees(
         assert_harmless(raw, [raw])
         assert_harmless(raw, [raw[at : at + 1] for at in range(len(raw))])
         return
-    wire = data.draw(mutated(b"".join(message.wire for message in sent)))
+    wire = data.draw(mutated(b"".join(by_message(sent))))
     assert_harmless(wire, [wire])
     assert_harmless(wire, data.draw(splits(wire)))
+
+
+@example(sent=[Message(b"GET", b"/", b"HTTP/1.1", [])], wire=b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n")
+@example(sent=[Message(b"GET", b"/", b"HTTP/1.1", [])], wire=b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+@given(sent=conversations, wire=st.data())
+def test_mutated_repetition_is_refused_or_means_what_a_strict_reader_sees(
+    sent: list[Message], wire: st.DataObject | bytes
+) -> None:
+    last = wire if isinstance(wire, bytes) else wire.draw(mutated(sent[-1].wire))
+    reads = [*by_message(sent), last]
+    assert_harmless(b"".join(reads), reads)
 
 
 @given(data=st.data(), garbage=st.binary(max_size=200))

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.support import MemoryClient, Response, Server, message, read_responses
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface.verify import verifyObject
 
-from tests.unit.support import MemoryClient, Response, Server, message, read_responses
 from txgateway import answers
 from txgateway.answers import FixedResponse, Mounted, Redirect
 from txgateway.forwarded import Forwarded
@@ -33,7 +33,7 @@ class Site:
 
     def __init__(self, root: Any, prefix: int = 0, body_timeout_s: float = 30.0) -> None:
         self.server = Server(self._dispatch)
-        clock: IReactorTime = self.server.clock  # type: ignore[assignment]
+        clock: IReactorTime = self.server.clock
         is_end = isinstance(root, answers._Answer)
         self.end = root if is_end else Mounted(root, prefix, body_timeout_s, self.server.wheel, clock)
         self.entry = Recovery(self.end)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-
 from tests.unit.support import stub_request
+
 from txgateway import errors
 from txgateway.errors import GatewayError, MethodNotAllowed
 from txgateway.problem import render_problem

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.support import Body, StubChannel, logged_failures, stub_request
 from twisted.internet.address import IPv4Address
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from zope.interface.verify import verifyObject
 
-from tests.unit.support import Body, StubChannel, logged_failures, stub_request
 from txgateway.errors import BadRequest, BodyTooLarge, InternalError, NoRoute, UpstreamReset
 from txgateway.forwarded import Forwarded
 from txgateway.request import GatewayRequest
@@ -66,7 +66,7 @@ def test_single_fields_are_read_without_headers_objects() -> None:
 def test_removed_fields_are_gone_everywhere() -> None:
     request = stub_request(fields={b"Host": b"a", b"X-A": b"1", b"x-b": b"2"})
     request.remove_headers(frozenset((b"x-a",)))
-    assert request.headers == [(b"host", b"Host", b"a"), (b"x-b", b"x-b", b"2")]
+    assert list(request.headers) == [(b"host", b"Host", b"a"), (b"x-b", b"x-b", b"2")]
     assert request.header(b"x-a") is None
 
 

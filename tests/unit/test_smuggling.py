@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.unit.support import MemoryClient, MemoryGateway, Response, logged_failures, read_responses
 
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"

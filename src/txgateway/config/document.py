@@ -29,7 +29,7 @@ from txgateway.config.groups import (
 )
 from txgateway.config.keys import read_bounded
 from txgateway.config.problems import Location, Problem, read_table, suggestion, value_shown
-from txgateway.config.targets import Target, target
+from txgateway.config.targets import DEMO, Target, target
 from txgateway.config.values import choice, integer, listed, optional
 
 #: The largest document that is read.
@@ -181,11 +181,10 @@ class Document:
 
 def document_of_targets(urls: tuple[str, ...], variable: str) -> Document:
     """The document that a list of target URLs stands for: one route, one backend, both ``default``."""
-    raw = {
-        "backends": {"default": {"targets": list(urls)}},
-        "routes": [{"name": "default", "path": "/", "backend": "default"}],
-    }
-    return _read(raw, variable)
+    route: dict[str, Any] = {"name": "default", "path": "/", "backend": "default"}
+    if urls == (DEMO,):
+        route["upgrades"] = ["websocket"]  # part of what the demo shows
+    return _read({"backends": {"default": {"targets": list(urls)}}, "routes": [route]}, variable)
 
 
 def document_of_file(path: str, variable: str) -> Document:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
 _MAX_CACHED_HOSTS = 8
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 
 class ClientAddress(Middleware):
@@ -32,8 +33,9 @@ class ClientAddress(Middleware):
         host = request.host or b""
         forwarded = channel.forwarded.get(host)
         if forwarded is None:
+            port = channel.local_port or _DEFAULT_PORTS[channel.scheme]  # a UNIX socket has none
             forwarded = self._policy.resolve(
-                channel.peer_ip, request.headers, scheme=channel.scheme, host=host, port=channel.local_port
+                channel.peer_ip, request.headers, scheme=channel.scheme, host=host, port=port
             )
             if len(channel.forwarded) < _MAX_CACHED_HOSTS and not self._policy.is_trusted(channel.peer_ip):
                 channel.forwarded[host] = forwarded

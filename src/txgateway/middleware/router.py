@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from txgateway.errors import MethodNotAllowed
+from txgateway.errors import ORDINARY_METHODS, MethodNotAllowed
 from txgateway.middleware.base import Inner, RouteCells
 from txgateway.routing.table import RouteTable
 
@@ -47,5 +47,5 @@ class Router:
         if parameters:
             request.path_parameters = parameters
         if request.method == b"TRACE" and not entry.allows_trace:
-            raise MethodNotAllowed
+            raise MethodNotAllowed(ORDINARY_METHODS)
         return entry.resource.render(request)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.web.server import NOT_DONE_YET
 
-from txgateway.errors import BadHost, BadPath, BadRequest, ExpectationFailed, MethodNotAllowed
+from txgateway.errors import ORDINARY_METHODS, BadHost, BadPath, BadRequest, ExpectationFailed, MethodNotAllowed
 from txgateway.headers import is_valid_host
 from txgateway.middleware.base import Middleware
 from txgateway.routing.path import canonical_path
@@ -36,7 +36,7 @@ class Sanitize(Middleware):
         fields = request.fields
         host = fields.get(b"host")
         if request.method == b"CONNECT":  # in whatever form its target comes: a backend's 200 would begin a tunnel
-            raise MethodNotAllowed
+            raise MethodNotAllowed(ORDINARY_METHODS)
         if not target.startswith(b"/"):
             if target == b"*" and request.method == b"OPTIONS":
                 self._check_host(request, host)

@@ -97,7 +97,7 @@ class HeaderTransform(Middleware):
             # What the client's Connection names goes now: at the end, it would take what the route sets as well.
             nominated = connection_tokens(request.fields.get(b"connection", b"")) - NEVER_NOMINATED - HOP_BY_HOP
             request.remove_headers(self._request_drop | nominated | {b"connection"})
-            request.headers = request.headers + self._request_fields
+            request.headers = (*request.headers, *self._request_fields)
             request.fields.update((lowered, value) for lowered, _, value in self._request_fields)
         if self._response_drop:
             request.before_head(self._change_response)

@@ -17,7 +17,7 @@ from txgateway.errors import (
     InternalError,
     RequestTimeout,
     UpstreamError,
-    UpstreamTimeout,
+    UpstreamSilent,
 )
 from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
 from txgateway.transport.heads import write_fields
@@ -314,7 +314,7 @@ class Forwarding:
             request.tunnel_ended(reason)
 
         tunnel = ByteTunnel(channel, connection, self._settings.idle_s, self._wheel, ended)
-        headers.append(_CONNECTION_UPGRADE)
+        headers += (_CONNECTION_UPGRADE, _VIA_11)
         try:
             from_client = request.switch_protocols(headers, tunnel)
         except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
@@ -352,7 +352,7 @@ class Forwarding:
         error: GatewayError
         if request.responded:
             if not request.channel.write_blocked:
-                error = UpstreamTimeout("silent in the middle of the response")
+                error = UpstreamSilent("silent in the middle of the response")
             elif (unsent := request.channel.unsent_bytes()) != self._unsent:
                 self._unsent = unsent  # slow, but it reads
                 self.deadline = now + self._settings.idle_s
@@ -361,13 +361,13 @@ class Forwarding:
                 error = RequestTimeout("client stopped reading the response")
         elif not request.body_complete and self._connection is not None:
             if self._blocked_by_target:
-                error = UpstreamTimeout("target stopped reading the request")
+                error = UpstreamSilent("target stopped reading the request")
             else:
                 error = RequestTimeout("request body stalled")
         elif now >= self._total_deadline:
             error = DeadlineExceeded()
         else:
-            error = UpstreamTimeout("idle before the head")
+            error = UpstreamSilent("idle before the head")
         request.fail(error)
 
     def _finished(self, _: GatewayRequest) -> None:

@@ -44,7 +44,7 @@ def _is_last_hop(request: GatewayRequest) -> bool:
     if left < 0:
         return True
     request.remove_headers(frozenset((b"max-forwards",)))
-    request.headers = [*request.headers, (b"max-forwards", b"Max-Forwards", b"%d" % left)]
+    request.headers = (*request.headers, (b"max-forwards", b"Max-Forwards", b"%d" % left))
     return False
 
 

@@ -29,7 +29,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txgateway.errors import UpstreamConnectFailed, UpstreamError, UpstreamTimeout, UpstreamTlsError
+from txgateway.errors import (
+    UpstreamConnectFailed,
+    UpstreamError,
+    UpstreamNameUnknown,
+    UpstreamTimeout,
+    UpstreamTlsError,
+)
 from txgateway.transport.sockets import ImmediateConnector, ImmediateUnixConnector
 from txgateway.transport.wheel import TimerWheel
 
@@ -147,7 +153,7 @@ class _Dial(Generic[P]):
         self._connector: IConnector | None = None
         self._greeter: _Greeter[P] | None = None
         self._addresses: list[tuple[str, int]] = []
-        self._last_error: UpstreamError = UpstreamConnectFailed("the name has no address")
+        self._last_error: UpstreamError = UpstreamNameUnknown("the name has no address")
 
     def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float) -> None:
         self._wheel.watch(self)

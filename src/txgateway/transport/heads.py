@@ -155,7 +155,9 @@ class RequestHeadReader:
                     request = self._made(data, fields)
                     self.partial = b""
                     if request.version == b"HTTP/1.1" and not request.upgrade and request.method != b"CONNECT":
-                        self._last = request
+                        self._last = RequestHead(
+                            b"", b"", request.version, request.headers, fields.copy(), NO_BODY, request.keep_alive, b""
+                        )
                         self._last_section = data[data.find(b"\r\n") :]
                     return request
         self._headers, self._url, self._complete = [], b"", 0
@@ -262,7 +264,7 @@ class RequestHeadReader:
                 upgrade = b""  # the body would have to be read first; nobody does this
         if method == b"CONNECT":
             keep_alive = False  # what follows is not HTTP
-        return RequestHead(method, url, version, headers, fields, length, keep_alive, upgrade)
+        return RequestHead(method, url, version, tuple(headers), fields, length, keep_alive, upgrade)
 
     def refused(self) -> RequestHead:
         """What is known of a head that was refused, for the log; to be called once."""
@@ -272,7 +274,7 @@ class RequestHeadReader:
         self.partial = b""
         fields = {lowered: value for lowered, _, value in headers}
         method = match[1] if match else b""
-        return RequestHead(method, url, b"HTTP/1.1", headers, fields, NO_BODY, False, b"")
+        return RequestHead(method, url, b"HTTP/1.1", tuple(headers), fields, NO_BODY, False, b"")
 
 
 def _version(text: str) -> bytes:

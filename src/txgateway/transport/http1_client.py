@@ -58,7 +58,7 @@ class Http1ClientConnection(TwistedProtocol):
     Attributes:
         owner: told when an exchange is over; set before the first one.
         reused: has completed an exchange.
-        is_doubtful: the last response was to HEAD; a target that wrongly sends its body may still be about to.
+        is_doubtful: the last response left out its body (HEAD, 304); a target that wrongly sends it may be about to.
         opened_at, idle_since, is_lent: the owner's notes.
     """
 
@@ -254,8 +254,8 @@ class Http1ClientConnection(TwistedProtocol):
         status = head.status
         if status >= 200:
             self._phase, self._left, length = head.body(self._is_head_request)
-            self._keep_alive = head.keep_alive
-            self._trailers = []
+            self._keep_alive, self._trailers = head.keep_alive, []
+            self._is_body_left_out = self._is_head_request or (status == 304 and length > 0)
             if self._phase == CHUNKED:
                 self._chunks = ChunkedDecoder()
             handler.on_head(status, head.reason, head.headers, length)
@@ -278,7 +278,7 @@ class Http1ClientConnection(TwistedProtocol):
         if is_sent and self._keep_alive and not leftover:
             self._phase = _NOTHING
             self.reused = True
-            self.is_doubtful = self._is_head_request
+            self.is_doubtful = self._is_body_left_out
             self.owner.release(self)
         elif is_sent:
             self.close()
@@ -367,8 +367,8 @@ class Http1ClientConnection(TwistedProtocol):
     # --- tunnel --------------------------------------------------------------------------------------------------
 
     def _upgraded(self, handler: ResponseHandler, head: ResponseHead, early: bytes) -> None:
-        if not self._upgrade:  # one that names no protocol is refused by llhttp
-            raise UpstreamProtocolError("unexpected 101")
+        if not self._upgrade or [value.lower() for _, _, value in head.upgrade] != [self._upgrade.lower()]:
+            raise UpstreamProtocolError("101 to what nobody asked for")  # RFC 9110 section 7.8
         self._handler = None
         self._phase = _TUNNEL
         handler.on_upgraded(self, head.upgrade + head.headers, early)

@@ -18,7 +18,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txgateway.errors import BadRequest, GatewayError, RequestTimeout
+from txgateway.errors import BadRequest, GatewayError, InternalError, RequestTimeout
 from txgateway.transport.framing import LAST_CHUNK, ChunkedDecoder, FramingError, encode_last_chunk
 from txgateway.transport.heads import CONTINUE, RequestHeadReader, informational_head, status_line
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, Tunnel
@@ -164,6 +164,12 @@ class Http1ServerConnection(TwistedProtocol):
             state = self._state
             if state == _HEAD and not self.write_blocked:
                 data = self._receive_head(data)
+                if data and self._state == _HEAD:
+                    # Answered on the spot. The next one waits for its turn, or a readful of small requests would hold
+                    # up all other clients.
+                    self._hold(data)
+                    self.factory.clock.callLater(0, self._serve_pipelined)
+                    return
             elif state == _BODY:
                 data = self._receive_body(data)
             elif state == _TUNNEL:
@@ -172,8 +178,7 @@ class Http1ServerConnection(TwistedProtocol):
             elif state in (_BUSY, _HEAD):
                 # Pipelined, early bytes of a tunnel, or the next request of a client that does not take its answers:
                 # at most this one read, since reading stops here.
-                self._pending += data
-                self._pause(_BY_PIPELINE)
+                self._hold(data)
                 return
             else:
                 self._discarded += len(data)
@@ -261,6 +266,10 @@ class Http1ServerConnection(TwistedProtocol):
         if chunks.done:
             request.receive_body_end(chunks.trailers)
         return chunks.leftover
+
+    def _hold(self, data: bytes) -> None:
+        self._pending += data
+        self._pause(_BY_PIPELINE)
 
     def _pause(self, bit: int) -> None:
         if not self._paused:
@@ -354,7 +363,7 @@ class Http1ServerConnection(TwistedProtocol):
             self._body_left -= len(data)
             if self._body_left < 0:  # a client would read it as the next response
                 _log.error("response body is longer than declared")
-                self.reset()
+                self._request.fail(InternalError())
                 return
         self._out.append(data)
 
@@ -428,15 +437,20 @@ class Http1ServerConnection(TwistedProtocol):
 
     # --- the end of an exchange and of the connection -------------------------------------------------------------
 
-    @property
-    def is_busy(self) -> bool:
-        """An exchange or a tunnel is in progress."""
-        return self._request is not None
-
     def close_when_idle(self) -> None:
-        """Drain: close now if nothing is in progress, else with the current exchange."""
+        """Close now if nothing is in progress, else with the current exchange."""
         self._keep_alive = False
         if self._request is None and self._state == _HEAD and not self._reader.partial:
+            self._lose()
+
+    def shut_down(self, error: GatewayError) -> None:
+        """End the connection at once: what is in progress is answered with ``error``, or cut if its answer has begun."""
+        self._keep_alive = False
+        if self._tunnel is not None:
+            self._tunnel.cut(error.reason)
+        elif self._request is not None:
+            self._request.fail(error)
+        elif self._state == _HEAD:
             self._lose()
 
     def _exchange_over(self) -> None:
@@ -457,8 +471,9 @@ class Http1ServerConnection(TwistedProtocol):
         if self._state != _HEAD or self.write_blocked:
             return  # it goes on at the end of the exchange, or when the client has taken its answers
         data, self._pending = self._pending, b""
-        self._resume(_BY_PIPELINE)
         self.dataReceived(data)
+        if not self._pending:
+            self._resume(_BY_PIPELINE)
 
     def _linger(self) -> None:
         """RFC 9112 section 9.6: close the sending side, then read and drop until the client closes, within limits."""

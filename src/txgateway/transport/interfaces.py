@@ -10,6 +10,7 @@ fields): the transport that writes a message makes its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 from attrs import frozen
@@ -18,6 +19,8 @@ from txgateway.errors import UpstreamError
 
 Header: TypeAlias = tuple[bytes, bytes, bytes]
 HeaderList: TypeAlias = list[Header]
+#: Fields that nobody changes.
+Headers: TypeAlias = Sequence[Header]
 
 #: ``length`` of a message that has no body and declares none.
 NO_BODY = -1
@@ -57,8 +60,7 @@ class RequestHead:
         method: as received; case matters.
         target: the request target as received.
         version: ``HTTP/1.0``, ``HTTP/1.1`` or ``HTTP/2``.
-        headers: every field in order, framing fields included; several requests may share the list, so it is replaced
-            and never changed.
+        headers: every field in order, framing fields included. Requests of one connection may share it.
         fields: lowered name to value, the last one where a name occurs more than once.
         length: of the body: a count, NO_BODY or UNKNOWN_LENGTH.
         keep_alive: the client allows another request on the connection.
@@ -72,7 +74,7 @@ class RequestHead:
         method: bytes,
         target: bytes,
         version: bytes,
-        headers: HeaderList,
+        headers: tuple[Header, ...],
         fields: dict[bytes, bytes],
         length: int,
         keep_alive: bool,
@@ -99,6 +101,7 @@ class Tunnel(Protocol):
     def target_lost(self) -> None: ...
     def target_blocked(self) -> None: ...
     def target_drained(self) -> None: ...
+    def cut(self, reason: str) -> None: ...
 
 
 class ResponseHandler(Protocol):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from tests.unit.support import Inner, stub_request
+
 from txgateway.errors import BadPath, BadRequest, BodyTooLarge
 from txgateway.middleware.admission import Admission
 from txgateway.request import GatewayRequest

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.support import Inner, StubChannel, logged_failures, stub_request
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface.verify import verifyObject
 
-from tests.unit.support import Inner, StubChannel, logged_failures, stub_request
 from txgateway.errors import NoRoute
 from txgateway.middleware.base import Middleware
 
@@ -61,7 +61,7 @@ def test_failed_wait_fails_the_request(error: Exception, status: int, is_logged:
 
 
 def test_request_that_is_over_cancels_the_wait_quietly() -> None:
-    cancelled = []
+    cancelled: list[Deferred[bytes]] = []
     deferred: Deferred[bytes] = Deferred(cancelled.append)
     request = stub_request()
     Waits(deferred).render(request)
@@ -72,6 +72,17 @@ def test_request_that_is_over_cancels_the_wait_quietly() -> None:
     results: list[object] = []
     deferred.addBoth(results.append)
     assert not any(isinstance(result, Failure) and not result.check(CancelledError) for result in results)
+
+
+def test_result_that_comes_of_the_cancelling_is_not_gone_on_with() -> None:
+    deferred: Deferred[bytes] = Deferred(lambda cancelled: cancelled.callback(b"late"))
+    channel = StubChannel()
+    request = stub_request(channel=channel)
+    Waits(deferred).render(request)
+    with logged_failures() as failures:
+        request.client_gone()
+    assert channel.events == []
+    assert not failures
 
 
 def test_fault_in_what_follows_the_wait_is_a_500() -> None:

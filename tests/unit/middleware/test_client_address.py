@@ -3,6 +3,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from tests.unit.support import Inner, StubChannel, stub_request
+
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.client_address import _MAX_CACHED_HOSTS, ClientAddress
 from txgateway.request import GatewayRequest

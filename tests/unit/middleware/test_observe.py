@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.unit.support import Inner, StubChannel, stub_request
+
 from txgateway.middleware.observe import Observe
 
 

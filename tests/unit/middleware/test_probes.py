@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.support import Inner, MemoryGateway, StubChannel, message, stub_request
 from twisted.web.resource import Resource
 
-from tests.unit.support import Inner, MemoryGateway, StubChannel, message, stub_request
 from txgateway.middleware.probes import Probes
 
 

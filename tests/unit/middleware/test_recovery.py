@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.support import StubChannel, logged_failures, stub_request
 from twisted.web.server import NOT_DONE_YET
 
-from tests.unit.support import StubChannel, logged_failures, stub_request
 from txgateway.errors import NoRoute
 from txgateway.middleware.recovery import Recovery
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.unit.support import Inner, StubChannel, stub_request
+
 from txgateway.middleware.request_id import RequestId
 
 
@@ -11,9 +11,14 @@ def given(offered: bytes | None, *, is_trusted: bool) -> tuple[str, list[tuple[b
     channel = StubChannel()
     fields = {b"Host": b"a"} | ({} if offered is None else {b"X-Request-ID": offered})
     request = stub_request(fields=fields, channel=channel)
-    asked = []
+    asked: list[str] = []
+
+    def is_proxy(peer: str) -> bool:
+        asked.append(peer)
+        return is_trusted
+
     inner = Inner()
-    RequestId(inner, lambda peer: asked.append(peer) or is_trusted, lambda: "new").render(request)
+    RequestId(inner, is_proxy, lambda: "new").render(request)
     assert inner.requests == [request]
     assert asked in ([], ["192.0.2.1"])
     request.answer(200, [(b"x-request-id", b"x-request-id", b"backend"), (b"x-a", b"X-A", b"1")], b"")

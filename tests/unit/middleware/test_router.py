@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.unit.support import MemoryGateway
+
 from txgateway.errors import MethodNotAllowed
 
 ROUTES = {

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.unit.support import Inner, StubChannel, stub_request
+
 from txgateway.errors import BadHost, BadPath, BadRequest, ExpectationFailed, GatewayError, MethodNotAllowed
 from txgateway.middleware.sanitize import _MAX_CACHED_HOSTS, Sanitize
 from txgateway.request import GatewayRequest

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.support import MemoryClient, MemoryGateway, logged_failures, message, read_responses
 from twisted.web.server import NOT_DONE_YET
 
-from tests.unit.support import MemoryClient, MemoryGateway, logged_failures, message, read_responses
 from txgateway.errors import NoRoute
 from txgateway.proxy.forwarding import IDEMPOTENT
 

@@ -4,10 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IProtocol, IPushProducer
-from zope.interface.verify import verifyObject
-
 from tests.unit.support import (
     DATE,
     Body,
@@ -18,6 +14,11 @@ from tests.unit.support import (
     message,
     read_responses,
 )
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IProtocol, IPushProducer
+from zope.interface.verify import verifyObject
+
+from txgateway.errors import Draining
 from txgateway.transport.http1_server import LINGER_BYTES, LINGER_S
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, ServerLimits
 
@@ -302,7 +303,11 @@ def test_body_that_ends_while_the_answer_is_on_its_way_still_closes_as_announced
 
 
 def test_refused_last_piece_of_a_body_leaves_the_connection_alive() -> None:
-    server = Server(lambda request: (request.limit_body(3), request.want_body(Body())) and None)
+    def dispatch(request: Any) -> None:
+        request.limit_body(3)
+        request.want_body(Body())
+
+    server = Server(dispatch)
     client = opened(server, CHUNKED, b"5\r\nhello\r\n0\r\n\r\n")
     assert statuses(client) == [413]
     client.send(GET)
@@ -459,7 +464,6 @@ def test_close_that_the_far_end_does_not_complete_is_forced() -> None:
 def test_draining_closes_idle_connections_and_ends_busy_ones_with_their_answer() -> None:
     server = Server()
     idle, busy, partial = server.connect(), opened(server, GET), opened(server, b"GET / ")
-    assert [client.connection.is_busy for client in (idle, busy, partial)] == [False, True, False]
     server.factory.draining = True
     for connection in list(server.factory.connections):
         connection.close_when_idle()
@@ -470,6 +474,17 @@ def test_draining_closes_idle_connections_and_ends_busy_ones_with_their_answer()
     partial.send(b"HTTP/1.1\r\nHost: a\r\n\r\n")
     answer(server.request)
     assert partial.response().get(b"connection") == b"close"
+
+
+def test_shut_down_answers_what_is_in_progress_and_closes_the_rest() -> None:
+    server = Server()
+    idle, busy, partial = server.connect(), opened(server, GET), opened(server, b"GET / ")
+    for connection in list(server.factory.connections):
+        connection.shut_down(Draining())
+    server.clock.advance(0)
+    assert idle.transport.closed
+    assert partial.transport.closed
+    assert busy.response().status == 503
 
 
 def test_kept_alive_request_while_draining_is_served_and_closes() -> None:

@@ -44,7 +44,7 @@ class End:
 class Scene:
     def __init__(self, idle_s: float = 10.0) -> None:
         self.clock = Clock()
-        self.wheel = TimerWheel(self.clock)  # type: ignore[arg-type]
+        self.wheel = TimerWheel(self.clock)
         self.client, self.target = End(), End()
         self.ends: list[str | None] = []
         self.tunnel = ByteTunnel(self.client, self.target, idle_s, self.wheel, self.ends.append)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 
 import pytest
+from tests.unit.support import logged_failures
 from twisted.internet.task import Clock
 
-from tests.unit.support import logged_failures
 from txgateway.transport.wheel import TICK_S, TICKS_PER_COARSE, TimerWheel
 
 
@@ -27,7 +27,7 @@ class Item:
 
 def made() -> tuple[Clock, TimerWheel]:
     clock = Clock()
-    return clock, TimerWheel(clock)  # type: ignore[arg-type]
+    return clock, TimerWheel(clock)
 
 
 def pass_time(clock: Clock, seconds: float) -> None:
@@ -139,7 +139,12 @@ def test_item_forgotten_by_the_handler_before_it_is_not_told() -> None:
 def test_handler_may_watch_others() -> None:
     clock, wheel = made()
     second = Item(wheel, 0.5)
-    first = Item(wheel, 0.1, then=lambda: (wheel.forget(first), wheel.watch(second)) and None)
+
+    def relay() -> None:
+        wheel.forget(first)
+        wheel.watch(second)
+
+    first = Item(wheel, 0.1, then=relay)
     wheel.watch(first)
     pass_time(clock, 1)
     assert (len(first.told), len(second.told)) == (1, 1)
