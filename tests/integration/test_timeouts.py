@@ -145,5 +145,5 @@ def test_target_that_stops_reading_the_request_is_a_timeout_of_its_own(
         client.send_while_taken(b"x" * 65536, 80_000_000, 0.3)
         response = client.read_response()
     released.set()
-    assert_problem(gateway, response, 504, "UPSTREAM_TIMEOUT", proxy_error="connection_timeout", closes=True)
+    assert_problem(gateway, response, 504, "UPSTREAM_TIMEOUT", proxy_error="http_response_timeout", closes=True)
     gateway.wait_until_free()

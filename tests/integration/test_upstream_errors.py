@@ -101,7 +101,7 @@ def test_target_that_refuses_connections(gateway: Gateway) -> None:
 
 def test_target_whose_name_does_not_resolve(gateway: Gateway) -> None:
     response = gateway.get("/nowhere")
-    assert_problem(gateway, response, 502, "UPSTREAM_CONNECT_FAILED", proxy_error="connection_refused")
+    assert_problem(gateway, response, 502, "UPSTREAM_CONNECT_FAILED", proxy_error="dns_error")
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-"])
@@ -244,7 +244,7 @@ def test_target_that_does_not_accept(gateway: Gateway) -> None:
 
 def test_target_that_is_silent_for_too_long(gateway: Gateway, backend: ScriptedBackend) -> None:
     backend.script = hang
-    line = assert_problem(gateway, gateway.get("/idle"), 504, "UPSTREAM_TIMEOUT", proxy_error="connection_timeout")
+    line = assert_problem(gateway, gateway.get("/idle"), 504, "UPSTREAM_TIMEOUT", proxy_error="http_response_timeout")
     assert line["target"] == f"127.0.0.1:{backend.port}"
     backend.wait_until_closed()
     gateway.wait_until_free()
