@@ -94,8 +94,6 @@ class _Null:
 
 def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     """The pipeline of a configuration, with client connections and a target in memory."""
-    import random
-
     from twisted.internet.task import Clock
 
     from txgateway.config import load
@@ -128,7 +126,7 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
             cells=metrics.route,
             access_log=log if configuration.settings.access_log else None,
             probes={},
-            new_request_id=random_ids(random.Random(1)),
+            new_request_id=random_ids(),
         ),
     )
     factory = Http1ServerFactory(

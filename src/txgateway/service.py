@@ -7,7 +7,6 @@ interface of it.
 from __future__ import annotations
 
 import gc
-import random
 import resource
 import signal
 import time
@@ -106,7 +105,7 @@ class GatewayService(Service):
                 cells=self.metrics.route,
                 access_log=self.access_log if settings.access_log else None,
                 probes=probes,
-                new_request_id=random_ids(_seeded()),
+                new_request_id=random_ids(),
             ),
         )
         self.factory = Http1ServerFactory(
@@ -278,11 +277,6 @@ def _tcp(host: str, port: int) -> str:
 
 def _text(name: Any) -> str | None:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-
-
-def _seeded() -> random.Random:
-    """A generator seeded from the system's entropy: unguessable enough for ids, and much faster than asking each time."""
-    return random.Random(random.SystemRandom().getrandbits(256))
 
 
 def _as_deferred(value: Any) -> Deferred[Any]:

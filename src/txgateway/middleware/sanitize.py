@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.server import NOT_DONE_YET
 
 from txgateway.errors import ORDINARY_METHODS, BadHost, BadPath, BadRequest, ExpectationFailed, MethodNotAllowed
-from txgateway.headers import is_valid_host
+from txgateway.headers import field_values, is_valid_host
 from txgateway.middleware.base import Middleware
 from txgateway.routing.path import canonical_path
 
@@ -38,12 +38,15 @@ class Sanitize(Middleware):
         if request.method == b"CONNECT":  # in whatever form its target comes: a backend's 200 would begin a tunnel
             raise MethodNotAllowed(ORDINARY_METHODS)
         if not target.startswith(b"/"):
-            if target == b"*" and request.method == b"OPTIONS":
+            if target != b"*":
+                target, host = self._absolute(request, target)
+            if target == b"*":
+                if request.method != b"OPTIONS":
+                    raise BadRequest("only OPTIONS may be for the server as a whole")
                 self._check_host(request, host)
                 request.path = b"*"
                 request.answer(204, [], b"")
                 return NOT_DONE_YET
-            target, host = self._absolute(request, target)
         self._check_host(request, host)
         request.upstream_target = target
         mark = target.find(b"?")
@@ -52,8 +55,10 @@ class Sanitize(Middleware):
         if b"#" in target:
             raise BadPath("a fragment in the target")
         request.canonical_path = canonical_path(path)
-        if b"expect" in fields and fields[b"expect"].lower() != b"100-continue" and request.clientproto != b"HTTP/1.0":
-            raise ExpectationFailed
+        if b"expect" in fields and request.clientproto != b"HTTP/1.0":
+            for value in field_values(request.headers, b"expect"):
+                if value.lower() != b"100-continue":
+                    raise ExpectationFailed
         return self.inner.render(request)
 
     def _check_host(self, request: GatewayRequest, host: bytes | None) -> None:
@@ -77,4 +82,6 @@ class Sanitize(Middleware):
             raise BadHost("missing")
         cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
         path = rest[cut:]
+        if not path and request.method == b"OPTIONS":  # RFC 9112 section 3.2.4
+            return b"*", rest[:cut]
         return path if path.startswith(b"/") else b"/" + path, rest[:cut]

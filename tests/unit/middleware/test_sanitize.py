@@ -6,6 +6,7 @@ from tests.unit.support import Inner, StubChannel, stub_request
 from txgateway.errors import BadHost, BadPath, BadRequest, ExpectationFailed, GatewayError, MethodNotAllowed
 from txgateway.middleware.sanitize import _MAX_CACHED_HOSTS, Sanitize
 from txgateway.request import GatewayRequest
+from txgateway.transport.interfaces import RequestHead
 
 
 def passed(target: bytes = b"/", host: bytes | None = b"a", **given: object) -> GatewayRequest:
@@ -118,3 +119,31 @@ def test_expectations(expectation: bytes, version: bytes, is_refused: bool) -> N
         assert refused(**given) is ExpectationFailed  # type: ignore[arg-type]
     else:
         passed(**given)  # type: ignore[arg-type]
+
+
+def test_options_for_the_server_in_absolute_form_is_answered_like_the_asterisk() -> None:
+    channel = StubChannel()
+    request = stub_request(b"OPTIONS", b"http://h:80", {b"Host": b"a"}, channel=channel)
+    inner = Inner()
+    Sanitize(inner).render(request)
+    assert not inner.requests
+    assert (request.status, request.path, request.host) == (204, b"*", b"h:80")
+
+
+def test_every_expectation_counts_not_the_last_one_only() -> None:
+    head = RequestHead(
+        b"POST",
+        b"/",
+        b"HTTP/1.1",
+        (
+            (b"host", b"Host", b"a"),
+            (b"expect", b"Expect", b"miracles"),
+            (b"expect", b"Expect", b"100-continue"),
+        ),
+        {b"host": b"a", b"expect": b"100-continue"},
+        1,
+        True,
+        b"",
+    )
+    with pytest.raises(ExpectationFailed):
+        Sanitize(Inner()).render(GatewayRequest(StubChannel(), head))
