@@ -81,7 +81,7 @@ class FakeConnection:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        self.reused = False
+        self.reused = self.is_http_10 = False
         self.is_lent = False
         self.is_doubtful = False
         self.opened_at = self.idle_since = 0.0

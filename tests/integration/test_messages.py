@@ -232,6 +232,7 @@ def test_body_until_the_end_of_the_connection_becomes_chunks(gateway: Gateway, b
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         response = client.read_response()
         assert (response.header("Transfer-Encoding"), response.body) == ("chunked", b"all of it")
+        assert response.header("Via") == "1.0 txgateway"
         client.send(b"GET /fixed HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.read_response().body == b"fixed"
 

@@ -264,7 +264,7 @@ class Forwarding:
         request = self._request
         request.upstream_s = request.channel.seconds() - self._sent_at
         self.deadline = self._wheel.after(self._settings.idle_s)
-        headers.append(_VIA_11)
+        headers.append(_VIA_10 if self._connection is not None and self._connection.is_http_10 else _VIA_11)
         try:
             request.respond(status, reason, headers, length)
         except GatewayError as error:

@@ -66,7 +66,7 @@ class Http1ClientConnection(TwistedProtocol):
     owner: ConnectionOwner
 
     def __init__(self) -> None:
-        self.reused = False
+        self.reused = self.is_http_10 = False
         self.is_doubtful = False
         self.is_lent = False
         self.opened_at = self.idle_since = 0.0
@@ -254,7 +254,7 @@ class Http1ClientConnection(TwistedProtocol):
         status = head.status
         if status >= 200:
             self._phase, self._left, length = head.body(self._is_head_request)
-            self._keep_alive, self._trailers = head.keep_alive, []
+            self._keep_alive, self.is_http_10, self._trailers = head.keep_alive, not head.is_http_11, []
             self._is_body_left_out = self._is_head_request or (status == 304 and length > 0)
             if self._phase == CHUNKED:
                 self._chunks = ChunkedDecoder()

@@ -62,10 +62,11 @@ class ResponseHead:
         upgrade: the ``Upgrade`` fields, which are not among them.
         content_length: the declared one, or NO_BODY.
         is_chunked: the body comes in the chunked coding.
+        is_http_11: the version is 1.1, not 1.0.
         keep_alive: version and ``Connection`` allow another exchange.
     """
 
-    __slots__ = ("content_length", "headers", "is_chunked", "keep_alive", "reason", "status", "upgrade")
+    __slots__ = ("content_length", "headers", "is_chunked", "is_http_11", "keep_alive", "reason", "status", "upgrade")
 
     def __init__(self, head: bytes) -> None:
         """Parse ``head``, which ends with its empty line.
@@ -86,7 +87,7 @@ class ResponseHead:
         self.status = status = parser.get_status_code()
         if not 100 <= status <= 599:
             raise UpstreamProtocolError("status code out of range")
-        is_11 = head.startswith(b"HTTP/1.1 ")
+        self.is_http_11 = is_11 = head.startswith(b"HTTP/1.1 ")
         if not is_11 and not head.startswith(b"HTTP/1.0 "):
             raise UpstreamProtocolError("unexpected HTTP version")
         self.reason = head[_BEFORE_REASON : head.find(b"\r\n")]
