@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import multipart  # type: ignore[import-untyped]
@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site
-from zope.interface import implementer
 
 from txgateway.errors import BadRequest, DeadlineExceeded, GatewayError, RequestTimeout
+from txgateway.leaf import Leaf
 from txgateway.transport.interfaces import HeaderList
 from txgateway.transport.wheel import TimerWheel
 
@@ -28,23 +28,7 @@ SPOOL_MEMORY_BYTES = 256 * 1024
 MAX_FORM_PARTS = 1000
 
 
-@implementer(IResource)
-class _Answer:
-    """Base of route ends."""
-
-    isLeaf = True
-
-    def render(self, request: GatewayRequest) -> int:
-        raise NotImplementedError
-
-    def getChildWithDefault(self, name: bytes, request: Any) -> _Answer:
-        return self
-
-    def putChild(self, path: bytes, child: Any) -> None:
-        raise TypeError("a route's end has no children")
-
-
-class Redirect(_Answer):
+class Redirect(Leaf):
     """Sends the client elsewhere.
 
     Args:
@@ -63,7 +47,7 @@ class Redirect(_Answer):
         return NOT_DONE_YET
 
 
-class FixedResponse(_Answer):
+class FixedResponse(Leaf):
     """Always the same answer."""
 
     def __init__(self, status: int, body: str, content_type: str) -> None:
@@ -78,7 +62,7 @@ class FixedResponse(_Answer):
         return NOT_DONE_YET
 
 
-class Mounted(_Answer):
+class Mounted(Leaf):
     """A stock twisted.web resource tree as a route's end, with all that such resources expect.
 
     The body is read first (in memory up to SPOOL_MEMORY_BYTES, then on disk), form arguments are parsed, and child

@@ -256,13 +256,16 @@ class GatewayRequest(WebRequest):
             headers: end-to-end fields, without framing; a list of this request's own.
             length: of the body: a count, NO_BODY or UNKNOWN_LENGTH.
         """
+        self._prepare_head(status, headers)
+        self.channel.send_head(self.status, reason, self.response_headers, length)
+
+    def _prepare_head(self, status: int, headers: HeaderList) -> None:
         self.status = status
         self.response_headers = headers
         hooks = self._before_head
         while hooks:  # one that raises is gone, so that the error's own head gets through
             hooks.pop()(self)
         self.responded = True
-        self.channel.send_head(self.status, reason, self.response_headers, length)
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the answer's body; :meth:`flush` follows."""
@@ -329,12 +332,7 @@ class GatewayRequest(WebRequest):
         Returns:
             bytes that the client has sent already.
         """
-        self.status = 101
-        self.response_headers = headers
-        hooks = self._before_head
-        while hooks:
-            hooks.pop()(self)
-        self.responded = True
+        self._prepare_head(101, headers)
         self.channel.send_switching(self.response_headers)
         return self.channel.become_tunnel(tunnel)  # type: ignore[no-any-return]
 

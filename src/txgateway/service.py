@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -213,7 +213,7 @@ class GatewayService(Service):
             backend.close()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []
-        closing = DeferredList([_as_deferred(port.stopListening()) for port in ports])
+        closing = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         closing.addCallback(self._stopped)
         return closing
 
@@ -277,14 +277,6 @@ def _tcp(host: str, port: int) -> str:
 
 def _text(name: Any) -> str | None:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-
-
-def _as_deferred(value: Any) -> Deferred[Any]:
-    if isinstance(value, Deferred):
-        return value
-    done: Deferred[Any] = Deferred()
-    done.callback(value)
-    return done
 
 
 def _result(deferred: Deferred[Any]) -> Any:

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from txgateway import answers
 from txgateway.answers import FixedResponse, Mounted, Redirect
 from txgateway.forwarded import Forwarded
+from txgateway.leaf import Leaf
 from txgateway.middleware.recovery import Recovery
 
 with warnings.catch_warnings():
@@ -34,7 +35,7 @@ class Site:
     def __init__(self, root: Any, prefix: int = 0, body_timeout_s: float = 30.0) -> None:
         self.server = Server(self._dispatch)
         clock: IReactorTime = self.server.clock
-        is_end = isinstance(root, answers._Answer)
+        is_end = isinstance(root, Leaf)
         self.end = root if is_end else Mounted(root, prefix, body_timeout_s, self.server.wheel, clock)
         self.entry = Recovery(self.end)
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from txgateway.errors import GatewayError, InternalError
+from txgateway.leaf import Leaf
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
@@ -35,8 +34,7 @@ class RouteCells(Protocol):
     def ended(self) -> None: ...
 
 
-@implementer(IResource)
-class Middleware:
+class Middleware(Leaf):
     """Base of all middlewares.
 
     A subclass overrides :meth:`render`, which
@@ -48,8 +46,6 @@ class Middleware:
     Args:
         inner: what it wraps.
     """
-
-    isLeaf = True
 
     def __init__(self, inner: Inner) -> None:
         self.inner = inner
@@ -83,11 +79,3 @@ class Middleware:
         request.on_finish(settled)
         deferred.addCallback(go_on).addErrback(failed)
         return NOT_DONE_YET
-
-    # IResource, for whoever traverses: a middleware is a leaf of the resource tree.
-
-    def getChildWithDefault(self, name: bytes, request: Any) -> Middleware:
-        return self
-
-    def putChild(self, path: bytes, child: Any) -> None:
-        raise TypeError("a middleware has no children")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
+from txgateway.leaf import Leaf
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.forwarding import Forwarding
 from txgateway.transport.wheel import TimerWheel
@@ -57,16 +56,13 @@ def _answer_as_last_hop(request: GatewayRequest) -> None:
     request.answer(200, [(b"content-type", b"Content-Type", b"message/http")], b"\r\n".join([*lines, b"", b""]))
 
 
-@implementer(IResource)
-class ReverseProxyResource:
+class ReverseProxyResource(Leaf):
     """Answers with what a target of the backend answers.
 
     Position: the innermost of a route.
     Refuses: every UPSTREAM_ reason, POOL_EXHAUSTED, DEADLINE_EXCEEDED, REQUEST_TIMEOUT.
     On cancel: the exchange with the target is given up and its connection closed.
     """
-
-    isLeaf = True
 
     def __init__(self, backend: Backend, settings: ProxySettings, wheel: TimerWheel) -> None:
         self.backend = backend
@@ -79,9 +75,3 @@ class ReverseProxyResource:
             return NOT_DONE_YET
         Forwarding(request, self.backend, self.settings, self.wheel).start()
         return NOT_DONE_YET
-
-    def getChildWithDefault(self, name: bytes, request: GatewayRequest) -> ReverseProxyResource:
-        return self
-
-    def putChild(self, path: bytes, child: object) -> None:
-        raise TypeError("a reverse proxy has no children")

@@ -276,9 +276,9 @@ class Http1ServerConnection(TwistedProtocol):
             self.transport.pauseProducing()
         self._paused |= bit
 
-    def _resume(self, bit: int) -> None:
-        if self._paused & bit:
-            self._paused &= ~bit
+    def _resume(self, bits: int) -> None:
+        if self._paused & bits:
+            self._paused &= ~bits
             if not self._paused:
                 self.transport.resumeProducing()
 
@@ -413,8 +413,7 @@ class Http1ServerConnection(TwistedProtocol):
         self.is_tunnel = True
         self.factory.tunnel_opened()
         early, self._pending = self._pending, b""
-        self._resume(_BY_PIPELINE)
-        self._resume(_BY_BODY)
+        self._resume(_BY_PIPELINE | _BY_BODY)
         return early
 
     def tunnel_write(self, data: bytes) -> None:
@@ -483,8 +482,7 @@ class Http1ServerConnection(TwistedProtocol):
             self._lose()
             return
         self.transport.unregisterProducer()
-        self._resume(_BY_BODY)
-        self._resume(_BY_PIPELINE)
+        self._resume(_BY_PIPELINE | _BY_BODY)
         self.transport.loseWriteConnection()
         self.deadline = self.wheel.after(LINGER_S)
         self.wheel.watch(self)
