@@ -7,6 +7,7 @@ gateway writes an error page.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 #: What ``Allow`` says where every method but TRACE and CONNECT is allowed.
@@ -68,6 +69,108 @@ class BadHost(GatewayError):
     closes_connection = True
 
 
+class TokenError(GatewayError):
+    """No acceptable bearer token; each subclass is a reason of its own.
+
+    Class attributes:
+        challenge_error: the ``error`` of the challenge (RFC 6750 section 3.1), ``""`` if the request had no token.
+    """
+
+    status, reason, title = 401, "TOKEN_MALFORMED", "Unauthorized"
+    challenge_error: ClassVar[str] = "invalid_token"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        challenge = 'Bearer realm="txgateway"'
+        if self.challenge_error:
+            challenge += f', error="{self.challenge_error}", error_description="{self.detail}"'
+        return [(b"WWW-Authenticate", challenge.encode("ascii"))]
+
+
+class TokenMissing(TokenError):
+    """No ``Authorization``, or one of another scheme than Bearer."""
+
+    reason = "TOKEN_MISSING"
+    detail = "The request has no bearer token."
+    challenge_error = ""  # RFC 6750 section 3.1: nothing is said to a client that did not try
+
+
+class TokenMalformed(TokenError):
+    """Not a JWS in compact serialization that could be judged at all."""
+
+    reason = "TOKEN_MALFORMED"
+    detail = "The token is malformed."
+
+
+class TokenExpired(TokenError):
+    """``exp`` has passed."""
+
+    reason = "TOKEN_EXPIRED"
+    detail = "The token has expired."
+
+
+class TokenNotYetValid(TokenError):
+    """``nbf`` or ``iat`` lies in the future."""
+
+    reason = "TOKEN_NOT_YET_VALID"
+    detail = "The token is not valid yet."
+
+
+class TokenBadSignature(TokenError):
+    """The signature is not the key's, or the algorithm is not one of the key's."""
+
+    reason = "TOKEN_BAD_SIGNATURE"
+    detail = "The signature of the token is not valid."
+
+
+class TokenBadClaims(TokenError):
+    """A claim is missing, of the wrong type, or not the one that is asked for."""
+
+    reason = "TOKEN_BAD_CLAIMS"
+    detail = "The claims of the token are not acceptable."
+
+
+class TokenUnknownKey(TokenError):
+    """No key, or no single one, fits the token."""
+
+    reason = "TOKEN_UNKNOWN_KEY"
+    detail = "The token is signed with an unknown key."
+
+
+class ScopeMissing(GatewayError):
+    """The token is good and does not carry a scope that the route asks for.
+
+    Args:
+        required: the scopes of the route, for the challenge (RFC 6750 section 3).
+    """
+
+    status, reason, title = 403, "SCOPE_MISSING", "Forbidden"
+    detail = "The token does not carry a required scope."
+
+    def __init__(self, required: tuple[str, ...] = ()) -> None:
+        super().__init__(" ".join(required))
+        self.required = required
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        challenge = f'Bearer realm="txgateway", error="insufficient_scope", error_description="{self.detail}"'
+        if self.required:
+            challenge += f', scope="{" ".join(self.required)}"'
+        return [(b"WWW-Authenticate", challenge.encode("ascii"))]
+
+
+class OriginNotAllowed(GatewayError):
+    """A preflight from an origin that the route does not allow."""
+
+    status, reason, title = 403, "ORIGIN_NOT_ALLOWED", "Forbidden"
+    detail = "The origin is not allowed to use this resource."
+
+
+class IpDenied(GatewayError):
+    """The client's address is denied, or not among those allowed."""
+
+    status, reason, title = 403, "IP_DENIED", "Forbidden"
+    detail = "The client address is not allowed to use this resource."
+
+
 class NoRoute(GatewayError):
     """No route matches host and path."""
 
@@ -116,6 +219,13 @@ class UriTooLong(GatewayError):
     closes_connection = True
 
 
+class ContentTypeNotAllowed(GatewayError):
+    """The body's media type is not among those that the route takes."""
+
+    status, reason, title = 415, "CONTENT_TYPE_NOT_ALLOWED", "Unsupported Media Type"
+    detail = "The content type is not accepted by this resource."
+
+
 class ExpectationFailed(GatewayError):
     """An ``Expect`` other than ``100-continue`` (RFC 9110 section 10.1.1)."""
 
@@ -129,6 +239,24 @@ class HeadersTooLarge(GatewayError):
     status, reason, title = 431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"
     detail = "The request header fields are too large or too many."
     closes_connection = True
+
+
+class RateLimited(GatewayError):
+    """A rate limit is used up.
+
+    Args:
+        retry_after_s: until a request would be admitted again; told in whole seconds, at least 1.
+    """
+
+    status, reason, title = 429, "RATE_LIMITED", "Too Many Requests"
+    detail = "Too many requests were made."
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"for {retry_after_s:.3f} s")
+        self.retry_after_s = retry_after_s
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"Retry-After", b"%d" % max(1, math.ceil(self.retry_after_s)))]
 
 
 # --- 5xx: our side ----------------------------------------------------------------------------------------------
@@ -165,6 +293,22 @@ class Draining(GatewayError):
     detail = "The gateway is shutting down."
     closes_connection = True
     proxy_error = "proxy_internal_response"
+
+
+class JwksUnavailable(GatewayError):
+    """The issuer's keys have never been downloaded, so no token can be judged."""
+
+    status, reason, title = 503, "JWKS_UNAVAILABLE", "Service Unavailable"
+    detail = "Tokens cannot be verified at the moment."
+    proxy_error = "proxy_internal_error"
+
+
+class RateLimitStoreDown(GatewayError):
+    """The store of the rate limits does not answer, and the route wants no request then."""
+
+    status, reason, title = 503, "RATE_LIMIT_STORE_DOWN", "Service Unavailable"
+    detail = "Rate limits cannot be checked at the moment."
+    proxy_error = "proxy_internal_error"
 
 
 class DeadlineExceeded(GatewayError):

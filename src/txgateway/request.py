@@ -8,7 +8,7 @@ parts (``Headers`` objects, cookies, form arguments) are made when somebody asks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -21,7 +21,7 @@ from txgateway.web_request import WebRequest
 
 _log = Logger()
 
-_NOTHING: dict[str, bytes] = {}  # shared by all requests without path parameters
+_NOTHING: dict[str, Any] = {}  # shared by all requests without path parameters or claims
 
 Hook = Callable[["GatewayRequest"], None]
 
@@ -50,6 +50,8 @@ class GatewayRequest(WebRequest):
         response_headers: end-to-end fields of the answer; hooks before the head may change them.
         started_at, ended_at: clock seconds.
         upstream_s: seconds from the last attempt's start to its response head.
+        subject: ``sub`` of the verified token, or None.
+        claims: all claims of the verified token.
         bytes_in, bytes_out: body bytes.
     """
 
@@ -67,6 +69,7 @@ class GatewayRequest(WebRequest):
         "bytes_out",
         "canonical_path",
         "channel",
+        "claims",
         "client_ip",
         "clientproto",
         "ended",
@@ -129,6 +132,7 @@ class GatewayRequest(WebRequest):
         self.route_metrics: Any = None
         self.attempts = 0
         self.subject: str | None = None
+        self.claims: Mapping[str, Any] = _NOTHING
         self.status = 0
         self.reason: str | None = None
         self.error: GatewayError | None = None

@@ -15,19 +15,35 @@ TABLE = {
     "BAD_REQUEST": (400, "Bad Request", "The request is malformed."),
     "BAD_PATH": (400, "Bad Request", "The request path is not acceptable."),
     "BAD_HOST": (400, "Bad Request", "The Host header is missing, repeated or malformed."),
+    "TOKEN_MISSING": (401, "Unauthorized", "The request has no bearer token."),
+    "TOKEN_MALFORMED": (401, "Unauthorized", "The token is malformed."),
+    "TOKEN_EXPIRED": (401, "Unauthorized", "The token has expired."),
+    "TOKEN_NOT_YET_VALID": (401, "Unauthorized", "The token is not valid yet."),
+    "TOKEN_BAD_SIGNATURE": (401, "Unauthorized", "The signature of the token is not valid."),
+    "TOKEN_BAD_CLAIMS": (401, "Unauthorized", "The claims of the token are not acceptable."),
+    "TOKEN_UNKNOWN_KEY": (401, "Unauthorized", "The token is signed with an unknown key."),
+    "SCOPE_MISSING": (403, "Forbidden", "The token does not carry a required scope."),
+    "ORIGIN_NOT_ALLOWED": (403, "Forbidden", "The origin is not allowed to use this resource."),
+    "IP_DENIED": (403, "Forbidden", "The client address is not allowed to use this resource."),
     "NO_ROUTE": (404, "Not Found", "No route matches the request."),
     "METHOD_NOT_ALLOWED": (405, "Method Not Allowed", "The method is not allowed for this resource."),
     "REQUEST_TIMEOUT": (408, "Request Timeout", "The request was not received in time."),
     "BODY_TOO_LARGE": (413, "Content Too Large", "The request body is larger than this resource accepts."),
     "URI_TOO_LONG": (414, "URI Too Long", "The request target is too long."),
+    "CONTENT_TYPE_NOT_ALLOWED": (
+        415, "Unsupported Media Type", "The content type is not accepted by this resource.",
+    ),
     "EXPECTATION_FAILED": (417, "Expectation Failed", "The expectation is not supported."),
     "HEADERS_TOO_LARGE": (
         431, "Request Header Fields Too Large", "The request header fields are too large or too many.",
     ),
+    "RATE_LIMITED": (429, "Too Many Requests", "Too many requests were made."),
     "INTERNAL_ERROR": (500, "Internal Server Error", "The gateway could not process the request."),
     "METHOD_NOT_IMPLEMENTED": (501, "Not Implemented", "The method is not implemented."),
     "VERSION_NOT_SUPPORTED": (505, "HTTP Version Not Supported", "The HTTP version is not supported."),
     "DRAINING": (503, "Service Unavailable", "The gateway is shutting down."),
+    "JWKS_UNAVAILABLE": (503, "Service Unavailable", "Tokens cannot be verified at the moment."),
+    "RATE_LIMIT_STORE_DOWN": (503, "Service Unavailable", "Rate limits cannot be checked at the moment."),
     "DEADLINE_EXCEEDED": (504, "Gateway Timeout", "The request could not be answered in time."),
     "UPSTREAM_RESET": (502, "Bad Gateway", "The backend closed the connection before the response was complete."),
     "UPSTREAM_CONNECT_FAILED": (502, "Bad Gateway", "The gateway could not connect to the backend."),
@@ -54,7 +70,7 @@ def _subclasses(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
 
 
 #: Bases; only what is below them is ever raised.
-_BASES = {GatewayError, errors.UpstreamError}
+_BASES = {GatewayError, errors.TokenError, errors.UpstreamError}
 CLASSES = sorted(set(_subclasses(GatewayError)) - _BASES, key=str)
 each = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
