@@ -213,3 +213,20 @@ def test_table_agrees_with_a_naive_matcher(
             assert found is expected
             for segment, got in zip(found.path.split("/")[1:], path, strict=False):
                 assert not segment.startswith("{") or values[segment[1:-1]] == got.encode()
+
+
+three = st.tuples(*[st.sampled_from(["a", "{}"])] * 3)
+
+
+@given(
+    st.lists(three, min_size=2, max_size=8, unique=True), st.lists(st.sampled_from(["a", "b"]), min_size=3, max_size=3)
+)
+@settings(deadline=None, max_examples=300)
+def test_templates_alone_agree_with_a_naive_matcher(templates: list[tuple[str, ...]], path: list[str]) -> None:
+    rules = [
+        RouteRule(name=str(number), path="/" + "/".join(f"{{p{at}}}" if part == "{}" else part for at, part in parts))
+        for number, parts in enumerate([list(enumerate(template)) for template in templates])
+        if "{}" in templates[number]
+    ]
+    table = RouteTable((rule, rule) for rule in rules)
+    assert outcome(table, "", path, "GET", {})[0] is reference_match(rules, "", path, "GET", {})

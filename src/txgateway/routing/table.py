@@ -1,14 +1,15 @@
 """The compiled route table: from host, path, method and headers to the most specific route.
 
-One tree of path segments per host, so that a match costs the length of the path and not the number of routes. What
-a route leads to is opaque here; rules are values, checked and compiled when the table is made.
+A match costs the length of the path (and the number of different patterns of placeholders), not the number of routes.
+What a route leads to is opaque here; rules are values, checked and compiled when the table is made.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar
+from itertools import pairwise
+from typing import Final, Generic, TypeVar
 
 from attrs import Factory, frozen
 
@@ -23,7 +24,8 @@ _NEEDS_ESCAPE: Final = re.compile(rb"[^\x21-\x7e]")
 _NO_PARAMETERS: Final[dict[str, bytes]] = {}
 #: One empty value for all that have none: with many routes, memory that is not touched is time saved.
 _ANY_METHOD: Final[frozenset[bytes]] = frozenset()
-_NOTHING: Final[dict[bytes, Any]] = {}
+#: Stands for a placeholder; no canonical path has a brace.
+_HOLE: Final = b"{}"
 
 
 @frozen
@@ -69,25 +71,23 @@ class RouteTable(Generic[T]):
         self._anywhere: _Tree[T] = _Tree()
         self._hosts: dict[bytes, _Tree[T]] = {}
         self._wildcards: dict[bytes, _Tree[T]] = {}
-        places: dict[tuple[_Tree[T], _Path], dict[object, _Entry[T]]] = {}
-        shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        places: dict[tuple[_Tree[T], tuple[bytes | None, ...]], dict[object, _Entry[T]]] = {}
         for rule, value in entries:
             try:
-                path, names = _parse_path(rule.path)
-                entry = _Entry(rule, shared_names.setdefault(names, names), value)
+                path = _parse_path(rule.path)
                 trees = [self._tree_for_rule(host) for host in rule.hosts] if rule.hosts else [self._anywhere]
+                places_taken = [(tree, _Entry(rule, path, value)) for tree in dict.fromkeys(trees)]
             except ValueError as exc:
                 raise ValueError(f"route {rule.name!r}: {exc}") from exc
-            for tree in dict.fromkeys(trees):
-                other = places.setdefault((tree, path), {}).setdefault((entry.methods, entry.headers), entry)
+            for tree, entry in places_taken:
+                other = places.setdefault((tree, path.segments), {}).setdefault(entry.distinction(), entry)
                 if other is not entry:
                     names_of_both = f"{other.rule_name!r} and {rule.name!r}"
                     raise ValueError(
                         f"routes {names_of_both} cannot be told apart: same host, path, methods and headers"
                     )
-        shared_segments: dict[bytes, bytes] = {}
-        for (tree, path), alike in places.items():
-            tree.add(path, tuple(sorted(alike.values(), key=_Entry.rank)), shared_segments)
+        for (tree, segments), alike in places.items():
+            tree.add(segments, sorted(alike.values(), key=_Entry.rank))
 
     def match(
         self, host: bytes, path: bytes, method: bytes, headers: Mapping[bytes, bytes]
@@ -107,25 +107,19 @@ class RouteTable(Generic[T]):
             NoRoute: no route matches host, path and headers.
             MethodNotAllowed: some do, but with other methods.
         """
-        segments = path.strip(b"/").split(b"/") if path != b"/" else []
+        path = path.removesuffix(b"/")
         for tree in self._trees_for_request(host):
-            for alike, values in tree.find(segments):
-                for entry in alike:
-                    if (not entry.methods or method in entry.methods) and (
-                        not entry.headers or entry.has_headers(headers)
-                    ):
-                        return entry.value, entry.name_values(values) if values else _NO_PARAMETERS
-        raise self._refusal(host, segments, headers)
+            for entry, values in tree.find(path):
+                if (not entry.methods or method in entry.methods) and (not entry.headers or entry.has_headers(headers)):
+                    return entry.value, dict(zip(entry.names, values, strict=True)) if values else _NO_PARAMETERS
+        raise self._refusal(host, path, headers)
 
-    def _refusal(
-        self, host: bytes, segments: list[bytes], headers: Mapping[bytes, bytes]
-    ) -> NoRoute | MethodNotAllowed:
+    def _refusal(self, host: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> NoRoute | MethodNotAllowed:
         allowed: set[bytes] = set()
         for tree in self._trees_for_request(host):
-            for alike, _ in tree.find(segments):
-                for entry in alike:
-                    if entry.has_headers(headers):
-                        allowed |= entry.methods
+            for entry, _ in tree.find(path):
+                if entry.has_headers(headers):
+                    allowed |= entry.methods
         if not allowed:
             return NoRoute()
         return MethodNotAllowed(tuple(sorted(method.decode("ascii") for method in allowed)))
@@ -147,122 +141,122 @@ class RouteTable(Generic[T]):
         return trees.setdefault(normalize_host(name.encode("ascii")), _Tree())
 
 
+@frozen
+class _Path:
+    """A rule's path: canonical segments, None where a placeholder stands, and the placeholders' names."""
+
+    segments: tuple[bytes | None, ...]
+    names: tuple[str, ...]
+    is_whole: bool
+
+
 class _Entry(Generic[T]):
-    """One route at its place in a tree."""
+    """One route at its place in a tree, and the next one there."""
 
-    __slots__ = ("headers", "methods", "names", "rule_name", "value")
+    __slots__ = ("headers", "is_whole", "methods", "names", "next", "rule_name", "value")
 
-    def __init__(self, rule: RouteRule, names: tuple[str, ...], value: T) -> None:
+    def __init__(self, rule: RouteRule, path: _Path, value: T) -> None:
         self.rule_name = rule.name
         self.value = value
-        self.names = names
+        self.names = path.names
+        self.is_whole = path.is_whole
         methods = frozenset(_method(method) for method in rule.methods)
         self.methods = (methods | {b"HEAD"} if b"GET" in methods else methods) or _ANY_METHOD
         self.headers = tuple(sorted(_header(name, value) for name, value in rule.headers.items()))
         if len(dict(self.headers)) < len(self.headers):
             raise ValueError("a header is named twice")
+        self.next: _Entry[T] | None = None
 
     def has_headers(self, headers: Mapping[bytes, bytes]) -> bool:
         return all(headers.get(name) == value for name, value in self.headers)
 
-    def name_values(self, values: tuple[bytes, ...]) -> dict[str, bytes]:
-        return dict(zip(self.names, values, strict=True))
+    def distinction(self) -> object:
+        """What two entries at one place must differ in."""
+        return self.is_whole, self.methods, self.headers
 
-    def rank(self) -> tuple[bool, int, int]:
+    def rank(self) -> tuple[bool, bool, int, int]:
         """Sorts the more specific first."""
-        return (not self.methods, -len(self.headers), len(self.methods))
-
-
-class _Node(Generic[T]):
-    """A place in a tree: what may follow it, and the routes that end here, best first."""
-
-    __slots__ = ("below", "literal", "placeholder", "whole")
-
-    def __init__(self) -> None:
-        self.literal: dict[bytes, _Node[T]] = _NOTHING
-        self.placeholder: _Node[T] | None = None
-        #: Routes for exactly this path.
-        self.whole: tuple[_Entry[T], ...] = ()
-        #: Routes for this path and all below it.
-        self.below: tuple[_Entry[T], ...] = ()
+        return (not self.is_whole, not self.methods, -len(self.headers), len(self.methods))
 
 
 class _Tree(Generic[T]):
-    """The routes of one host; templates apart, so that they cost nothing where there are none."""
+    """The routes of one host, by path in one dictionary, which is asked for a path and then for what it lies below.
 
-    __slots__ = ("_literals", "_templates")
+    A tree of nodes would do the same work, and touch several times as many objects: with thousands of routes each is
+    a cache miss, which is most of what a match costs then.
+    """
+
+    __slots__ = ("_depth", "_literals", "_shapes")
 
     def __init__(self) -> None:
-        self._literals: _Node[T] = _Node()
-        self._templates: _Node[T] | None = None
+        self._literals: dict[bytes, _Entry[T]] = {}
+        #: Segments of the deepest literal: no prefix of a path with more is looked up.
+        self._depth = 0
+        #: Templates by number of segments; of those the more specific shapes first.
+        self._shapes: dict[int, list[_Shape[T]]] = {}
 
-    def add(self, path: _Path, alike: tuple[_Entry[T], ...], shared: dict[bytes, bytes]) -> None:
-        """Add all routes of one path, best first; ``shared`` holds segments that other paths have too."""
-        node = self._literals
-        if None in path.segments:
-            self._templates = self._templates or _Node()
-            node = self._templates
-        for segment in path.segments:
-            if segment is None:
-                node.placeholder = node.placeholder or _Node()
-                node = node.placeholder
-            else:
-                node.literal = node.literal or {}
-                node = node.literal.setdefault(shared.setdefault(segment, segment), _Node())
-        if path.is_whole:
-            node.whole = alike
-        else:
-            node.below = alike
+    def add(self, segments: tuple[bytes | None, ...], entries: list[_Entry[T]]) -> None:
+        """Add all routes of one path, best first."""
+        for entry, following in pairwise(entries):
+            entry.next = following
+        key = b"".join(b"/" + (_HOLE if segment is None else segment) for segment in segments)
+        holes = tuple(index for index, segment in enumerate(segments, 1) if segment is None)
+        if not holes:
+            self._literals[key] = entries[0]
+            self._depth = max(self._depth, len(segments))
+            return
+        shapes = self._shapes.setdefault(len(segments), [])
+        shape = next((shape for shape in shapes if shape.holes == holes), None)
+        if shape is None:
+            shape = _Shape(holes)
+            shapes.append(shape)
+            # Where two differ first, the literal is the more specific: its next hole comes later.
+            shapes.sort(key=lambda shape: (*shape.holes, len(segments) + 1), reverse=True)
+        shape.entries[key] = entries[0]
 
-    def find(self, segments: list[bytes]) -> Iterator[tuple[tuple[_Entry[T], ...], tuple[bytes, ...]]]:
-        """The routes of all places that match a path, best first, each with the segments of its placeholders."""
-        node = self._literals
-        prefixes: list[tuple[_Entry[T], ...]] = []
-        for segment in segments:
-            if node.below:
-                prefixes.append(node.below)
-            following = node.literal.get(segment)
-            if following is None:
-                break
-            node = following
-        else:
-            if node.whole:
-                yield node.whole, ()
-            if node.below:
-                yield node.below, ()
-        if self._templates is not None:
-            yield from _find_templates(self._templates, segments)
-        for alike in reversed(prefixes):
-            yield alike, ()
+    def find(self, path: bytes) -> Iterator[tuple[_Entry[T], tuple[bytes, ...]]]:
+        """The routes for a path without final slash, best first, each with the segments of its placeholders."""
+        literals = self._literals
+        entry = literals.get(path)
+        while entry is not None:
+            yield entry, ()
+            entry = entry.next
+        if self._shapes:
+            yield from self._find_templates(path)
+        if path.count(b"/") > self._depth:
+            path = b"/".join(path.split(b"/", self._depth + 2)[: self._depth + 2])
+        while path:
+            path = path[: path.rindex(b"/")]
+            entry = literals.get(path)
+            while entry is not None:
+                if not entry.is_whole:
+                    yield entry, ()
+                entry = entry.next
 
-
-def _find_templates(root: _Node[T], segments: list[bytes]) -> Iterator[tuple[tuple[_Entry[T], ...], tuple[bytes, ...]]]:
-    depth_wanted = len(segments)
-    stack: list[tuple[_Node[T], int, tuple[bytes, ...]]] = [(root, 0, ())]
-    while stack:
-        node, depth, values = stack.pop()
-        if depth == depth_wanted:
-            if node.whole:
-                yield node.whole, values
-            continue
-        segment = segments[depth]
-        if node.placeholder is not None:
-            stack.append((node.placeholder, depth + 1, (*values, segment)))
-        following = node.literal.get(segment)
-        if following is not None:  # pushed last, so looked at first: a literal is more specific
-            stack.append((following, depth + 1, values))
+    def _find_templates(self, path: bytes) -> Iterator[tuple[_Entry[T], tuple[bytes, ...]]]:
+        segments = path.split(b"/")
+        for shape in self._shapes.get(len(segments) - 1, ()):
+            parts = segments.copy()
+            for index in shape.holes:
+                parts[index] = _HOLE
+            entry = shape.entries.get(b"/".join(parts))
+            while entry is not None:
+                yield entry, tuple([segments[index] for index in shape.holes])
+                entry = entry.next
 
 
-@frozen
-class _Path:
-    """A rule's path: canonical segments, None where a placeholder stands."""
+class _Shape(Generic[T]):
+    """Templates of one length with their placeholders at the same places (counted from 1), by path with ``_HOLE``s."""
 
-    segments: tuple[bytes | None, ...]
-    is_whole: bool
+    __slots__ = ("entries", "holes")
+
+    def __init__(self, holes: tuple[int, ...]) -> None:
+        self.holes = holes
+        self.entries: dict[bytes, _Entry[T]] = {}
 
 
-def _parse_path(path: str) -> tuple[_Path, tuple[str, ...]]:
-    """A rule's path, and the names of its placeholders.
+def _parse_path(path: str) -> _Path:
+    """A rule's path, parsed.
 
     Raises:
         ValueError: not a path, or one that no request can have.
@@ -288,7 +282,7 @@ def _parse_path(path: str) -> tuple[_Path, tuple[str, ...]]:
         raise ValueError(f"path {path!r} has placeholders and matches whole paths anyway: leave out the '='")
     if len(set(names)) < len(names):
         raise ValueError(f"path {path!r} names a placeholder twice")
-    return _Path(tuple(segments), is_exact or bool(names)), tuple(names)
+    return _Path(tuple(segments), tuple(names), is_exact or bool(names))
 
 
 def _parse_literal(part: str, path: str) -> list[bytes]:

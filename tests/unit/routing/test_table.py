@@ -88,11 +88,19 @@ def test_routes_of_one_shape_keep_their_own_names() -> None:
         (("/a/{x}/{y}/{z}", "/a/b/c"), b"/a/b/c/d"),
         (("/a/{x}/c", "/{x}/b/c"), b"/a/b/c"),
         (("/a/b/{x}", "/a/{x}/c"), b"/a/b/c"),
+        (("/a/{x}/c", "/a/{x}/{y}"), b"/a/b/c"),
+        (("/{x}/b/{y}", "/{x}/{y}/c"), b"/a/b/c"),
     ],
 )
 def test_more_specific_path_wins_whatever_the_order(paths: tuple[str, ...], path: bytes) -> None:
     assert winner(table_of_paths(*paths), path) == paths[0]
     assert winner(table_of_paths(*reversed(paths)), path) == paths[0]
+
+
+def test_path_much_deeper_than_any_route_is_below_the_deepest_prefix() -> None:
+    table = table_of_paths("/", "/a/b", "=/a/b/c", "/a")
+    assert winner(table, b"/a/b/c" + b"/d" * 4000) == "/a/b"
+    assert winner(table, b"/a/x" + b"/d" * 4000) == "/a"
 
 
 def test_template_is_found_where_its_literal_sibling_leads_nowhere() -> None:
