@@ -94,22 +94,43 @@ class RouteMetrics:
         return self._methods.setdefault(method if method in METHODS else OTHER_METHOD, _MethodCells())
 
 
+class Tally:
+    """How often each of a few outcomes came; the caller sees to it that they are of a fixed set."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def count(self, outcome: str) -> None:
+        """One more of this outcome."""
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+
 class RequestMetrics(Collector):
     """All request metrics of the process, in a registry of its own with the process's metrics.
 
     Args:
         pools: the connection pools' counts at this moment.
         log_lines_dropped: log lines lost so far.
+        rate_limit_degraded: whether rate limits are kept without their store at this moment.
+
+    Attributes:
+        tokens: outcomes of token checks: ``ok``, ``cached``, or a reason.
     """
 
     def __init__(
         self,
         pools: Callable[[], Iterable[PoolCounts]] = tuple,
         log_lines_dropped: Callable[[], int] = int,
+        rate_limit_degraded: Callable[[], bool] = bool,
     ) -> None:
         self._pools = pools
         self._log_lines_dropped = log_lines_dropped
+        self._rate_limit_degraded = rate_limit_degraded
         self._routes: dict[str, RouteMetrics] = {}
+        self.tokens = Tally()
+        self._rate_limits: dict[str, Tally] = {}
         self._connections = dict.fromkeys(PROTOCOLS, 0)
         self._connections_refused = 0
         self.registry = CollectorRegistry(auto_describe=False)
@@ -124,6 +145,10 @@ class RequestMetrics(Collector):
         if metrics is None:
             metrics = self._routes[name] = RouteMetrics()
         return metrics
+
+    def rate_limit(self, route: str) -> Tally:
+        """Outcomes of a route's rate limit (``allowed``, ``limited``, ``store_error``), made on the first call."""
+        return self._rate_limits.setdefault(route, Tally())
 
     def connection_opened(self, protocol: str) -> None:
         """A client's connection begins to speak one of :data:`PROTOCOLS`."""
@@ -150,6 +175,7 @@ class RequestMetrics(Collector):
         yield from self._per_method()
         yield from self._per_route()
         yield from self._per_connection()
+        yield from self._per_decision()
         dropped = CounterMetricFamily("gateway_log_lines_dropped", "Log lines lost to a slow reader or a full disk.")
         dropped.add_metric([], self._log_lines_dropped())
         yield dropped
@@ -210,6 +236,21 @@ class RequestMetrics(Collector):
             upstream.add_metric([backend, target, "idle"], idle)
             upstream.add_metric([backend, target, "pending"], pending)
         yield from (clients, refused, upstream)
+
+
+    def _per_decision(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily("gateway_jwt", "Bearer tokens checked, by result.", labels=["result"])
+        for result, count in self.tokens.counts.items():
+            tokens.add_metric([result], count)
+        decisions = CounterMetricFamily(
+            "gateway_rate_limit_decisions", "Decisions of rate limits.", labels=["route", "decision"]
+        )
+        for route, tally in self._rate_limits.items():
+            for decision, count in tally.counts.items():
+                decisions.add_metric([route, decision], count)
+        degraded = GaugeMetricFamily("gateway_rate_limit_degraded", "1 while rate limits are kept without their store.")
+        degraded.add_metric([], self._rate_limit_degraded())
+        yield from (tokens, decisions, degraded)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

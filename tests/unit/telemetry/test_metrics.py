@@ -116,3 +116,17 @@ def test_exposition_in_both_formats_can_be_parsed() -> None:
 def test_an_accept_that_makes_no_sense_gets_text(accept: bytes) -> None:
     content_type, _ = RequestMetrics().exposition(accept)
     assert content_type.startswith(b"text/plain")
+
+
+def test_decisions_are_counted_by_outcome() -> None:
+    is_degraded = False
+    metrics = RequestMetrics(rate_limit_degraded=lambda: is_degraded)
+    metrics.tokens.count("ok")
+    for decision in ("allowed", "limited", "allowed"):
+        metrics.rate_limit("resumes").count(decision)
+    assert sample(metrics, "gateway_jwt_total", result="ok") == 1
+    assert sample(metrics, "gateway_rate_limit_decisions_total", route="resumes", decision="allowed") == 2
+    assert sample(metrics, "gateway_rate_limit_decisions_total", route="resumes", decision="limited") == 1
+    assert sample(metrics, "gateway_rate_limit_degraded") == 0
+    is_degraded = True
+    assert sample(metrics, "gateway_rate_limit_degraded") == 1
