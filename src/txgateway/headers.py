@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from txgateway.transport.interfaces import HeaderList, Headers
+    from txgateway.transport.interfaces import Header, HeaderList, Headers
 
 #: A DNS name of 253 bytes, its final dot, and a port.
 MAX_HOST_BYTES: Final = 260
@@ -93,6 +93,11 @@ _PLAIN_CONNECTIONS: Final = frozenset({b"", b"keep-alive", b"close", b"Keep-Aliv
 
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+#: A field line: no blank before the colon, no control but tab, no line folding (RFC 9112 section 5). The value ends
+#: in a visible character, or is empty. Possessive, so linear.
+_FIELD_LINE: Final = re.compile(
+    rb"([A-Za-z0-9!#$%&'*+.^_`|~-]++):[ \t]*+((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++(?=[\x21-\x7e\x80-\xff]))?+)*+)[ \t]*+"
+)
 #: RFC 3986 section 3.2.2 without percent-encoding: a spelling of a host that no route would recognise.
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?")
 #: An element of a comma list. Possessive, so linear; a quote that never closes takes the rest.
@@ -107,6 +112,15 @@ def is_token(value: bytes) -> bool:
 def is_field_value(value: bytes) -> bool:
     """Whether ``value`` is a field value (RFC 9110 section 5.5): no controls but tab, no space at either end."""
     return _FIELD_VALUE.fullmatch(value) is not None and value == value.strip(b" \t")
+
+
+def parse_field_line(line: bytes) -> Header | None:
+    """The field in a line without its end, or None if it is none (RFC 9112 section 5)."""
+    found = _FIELD_LINE.fullmatch(line)
+    if found is None:
+        return None
+    name, value = found.groups()
+    return name.lower(), name, value
 
 
 def is_valid_host(value: bytes) -> bool:

@@ -198,6 +198,6 @@ def test_shortage_of_descriptors_passes(tmp_path: Path, backend: ScriptedBackend
             # Whoever is in is still answered, though there is no descriptor for a connection to the backend.
             crowd[0].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             response = crowd[0].read_response()
-            assert_problem(gateway, response, 502, "UPSTREAM_CONNECT_FAILED", proxy_error="connection_refused")
+            assert_problem(gateway, response, 503, "POOL_EXHAUSTED", proxy_error="connection_limit_reached")
         gateway.wait_for_metric("gateway_connections", 0, protocol="h1")
         assert_serves(gateway)

@@ -154,6 +154,27 @@ async def test_idle_connection_closed_by_the_backend_is_forgotten(reactor: Posix
         await turns_until(reactor, lambda: bench.pool.idle == 0)
 
 
+@pytest.mark.parametrize("unasked", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"H", b"\r\n"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest_twisted.ensureDeferred
+async def test_bytes_sent_unasked_are_not_taken_for_the_next_response(
+    reactor: PosixReactorBase, method: bytes, unasked: bytes
+) -> None:
+    async with serving(reactor) as (bench, backend):
+        first, handler = await bench.start()
+        peer = await backend.accepted()
+        peer.send(OK)
+        await handler.over
+        raw: socket.socket = peer.transport.getHandle()
+        raw.send(unasked)  # in the turn of the reuse: the reactor has not read it
+        second, handler = await bench.start(method)
+        assert second is not first
+        peer = await backend.accepted()
+        peer.send(OK)
+        await handler.over
+        assert handler.body == b"ok"
+
+
 @pytest_twisted.ensureDeferred
 async def test_probe_sees_the_end_before_the_reactor_does(reactor: PosixReactorBase) -> None:
     async with serving(reactor) as (bench, backend):

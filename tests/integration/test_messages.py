@@ -388,3 +388,18 @@ def test_hanging_backend_does_not_hold_up_other_connections(gateway: Gateway, ba
         backend.script = answer()
         assert gateway.get("/").status == 200
     gateway.wait_until_free()
+
+
+# --- what the gateway answers itself, too, is asked for in HTTP/1.1 -----------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [b"/health/live", b"/health/ready", b"/fixed"])
+def test_request_without_host_is_refused_whoever_would_answer_it(gateway: Gateway, path: bytes) -> None:
+    with gateway.client() as client:
+        client.send(b"GET %b HTTP/1.1\r\n\r\n" % path)
+        response = client.read_response()
+        assert_problem(gateway, response, 400, "BAD_HOST", closes=True)
+        assert client.is_at_end()
+    with gateway.client() as client:
+        client.send(b"GET %b HTTP/1.0\r\n\r\n" % path)
+        assert client.read_response().status == 200

@@ -172,17 +172,12 @@ class Forwarding:
     # --- a connection -------------------------------------------------------------------------------------------
 
     def _acquire(self, *, fresh: bool) -> None:
-        pool = self._target.pool
         self._request.attempts += 1
-        while True:
-            connection = pool.acquire(self, fresh=fresh)
-            if connection is None:
-                self._is_waiting = True
-                return
-            if not connection.reused or self._is_replayable or connection.is_alive():
-                self.on_connection(connection)
-                return
-            connection.cancel()
+        connection = self._target.pool.acquire(self, fresh=fresh)
+        if connection is None:
+            self._is_waiting = True
+        else:
+            self.on_connection(connection)
 
     def on_connection(self, connection: ClientConnection) -> None:
         """The pool lends a connection."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from txgateway.config.groups import Pool as PoolSettings
-from txgateway.errors import GatewayError, PoolExhausted, UpstreamError
+from txgateway.errors import GatewayError, PoolExhausted
 from txgateway.transport.dial import Dialing, DialReceiver
 from txgateway.transport.http1_client import ConnectionOwner
 from txgateway.transport.interfaces import ClientConnection
@@ -25,7 +25,6 @@ class PooledConnection(ClientConnection, Protocol):
 
     owner: ConnectionOwner
     is_lent: bool
-    is_doubtful: bool
     opened_at: float
     idle_since: float
 
@@ -40,7 +39,7 @@ class Waiter(Protocol):
         """The connection is yours for one exchange; must not raise."""
 
     def on_unavailable(self, error: GatewayError) -> None:
-        """There will be none: the dial's UpstreamError, or PoolExhausted; must not raise."""
+        """There will be none: the dial's error, or PoolExhausted; must not raise."""
 
 
 class TargetDialer(Protocol):
@@ -73,7 +72,7 @@ class _Dial:
     def dialed(self, protocol: PooledConnection) -> None:
         self.pool.on_dialed(self, protocol)
 
-    def dial_failed(self, error: UpstreamError) -> None:
+    def dial_failed(self, error: GatewayError) -> None:
         self.pool.on_dial_failed(self, error)
 
 
@@ -194,6 +193,9 @@ class ConnectionPool:
             connection.close()
             return
         if self._pending or self._dial_of:
+            if not connection.is_alive():
+                connection.close()
+                return
             waiter = self._next_waiter()
             if waiter is not None:
                 waiter.on_connection(connection)
@@ -238,7 +240,7 @@ class ConnectionPool:
         now = self.clock.seconds()
         if now - connection.idle_since >= self._idle_timeout_s or now - connection.opened_at >= self._max_age_s:
             return False
-        return not connection.is_doubtful or connection.is_alive()
+        return connection.is_alive()
 
     def _lend(self, connection: PooledConnection) -> None:
         connection.is_lent = True
@@ -300,7 +302,7 @@ class ConnectionPool:
         self._lend(connection)
         waiter.on_connection(connection)
 
-    def on_dial_failed(self, dial: _Dial, error: UpstreamError) -> None:
+    def on_dial_failed(self, dial: _Dial, error: GatewayError) -> None:
         """A dial failed: so does whom it was begun for, if that still waits."""
         del self._dials[dial]
         waiter = dial.waiter

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -25,22 +26,28 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txgateway.errors import (
+    GatewayError,
+    PoolExhausted,
     UpstreamConnectFailed,
-    UpstreamError,
     UpstreamNameUnknown,
     UpstreamTimeout,
     UpstreamTlsError,
 )
-from txgateway.transport.sockets import ImmediateConnector, ImmediateUnixConnector
+from txgateway.transport.sockets import SHORTAGES, ImmediateConnector, ImmediateUnixConnector
 from txgateway.transport.wheel import TimerWheel
+
+_log = Logger()
 
 #: Most addresses of one name that a dial tries.
 MAX_ADDRESSES = 8
+#: How often a target's dialer says that there is no descriptor for its connections.
+SHORTAGE_LOG_S = 10.0
 
 P = TypeVar("P", bound=IProtocol)
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -78,8 +85,8 @@ class DialReceiver(Protocol[P_contra]):
     def dialed(self, protocol: P_contra) -> None:
         """The connection is usable; its TLS handshake, if any, is done."""
 
-    def dial_failed(self, error: UpstreamError) -> None:
-        """There is no connection."""
+    def dial_failed(self, error: GatewayError) -> None:
+        """There is no connection: an UpstreamError, or PoolExhausted when it is this process that lacks something."""
 
 
 class Dialing(Protocol):
@@ -116,6 +123,7 @@ class Dialer(Generic[P]):
         self._connect_timeout_s = connect_timeout_s
         self._make_protocol = make_protocol
         self._tls = tls
+        self._next_shortage_log_at = -math.inf
 
     def __str__(self) -> str:
         return str(self.address)
@@ -124,11 +132,16 @@ class Dialer(Generic[P]):
         """Begin to open a connection; ``receiver`` hears of it after this has returned.
 
         Failures it is told: UpstreamConnectFailed (refused, unreachable, no such name), UpstreamTimeout,
-        UpstreamTlsError (handshake or verification).
+        UpstreamTlsError (handshake or verification), PoolExhausted (no descriptor for a socket).
         """
-        dial = _Dial(self._reactor, self._wheel, receiver, self._make_protocol, self._tls)
+        dial = _Dial(self._reactor, self._wheel, receiver, self._make_protocol, self._tls, self._note_shortage)
         dial.begin(self.address, self._connect_timeout_s)
         return dial
+
+    def _note_shortage(self, problem: str) -> None:
+        if self._wheel.now >= self._next_shortage_log_at:
+            self._next_shortage_log_at = self._wheel.now + SHORTAGE_LOG_S
+            _log.warn("cannot open a socket to {target}: {problem}", target=str(self), problem=problem)
 
 
 @implementer(IResolutionReceiver)
@@ -142,6 +155,7 @@ class _Dial(Generic[P]):
         receiver: DialReceiver[P],
         make_protocol: Callable[[], P],
         tls: IOpenSSLClientConnectionCreator | None,
+        note_shortage: Callable[[str], None],
     ) -> None:
         self.deadline = math.inf
         self._reactor = reactor
@@ -149,11 +163,12 @@ class _Dial(Generic[P]):
         self._receiver: DialReceiver[P] | None = receiver
         self._make_protocol = make_protocol
         self._tls = tls
+        self._note_shortage = note_shortage
         self._gives_up_at = math.inf
         self._connector: IConnector | None = None
         self._greeter: _Greeter[P] | None = None
         self._addresses: list[tuple[str, int]] = []
-        self._last_error: UpstreamError = UpstreamNameUnknown("the name has no address")
+        self._last_error: GatewayError = UpstreamNameUnknown("the name has no address")
 
     def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float) -> None:
         self._wheel.watch(self)
@@ -196,8 +211,12 @@ class _Dial(Generic[P]):
         self._connect(ImmediateConnector(host, port, self._factory(), cast("float", None), None, self._reactor))
 
     def _connect(self, connector: Any) -> None:
-        self._connector = connector
-        connector.connect()
+        try:
+            connector.connect()
+        except OSError as exc:  # a UNIX socket could not be made, which TCP connectors report like any other failure
+            self._reactor.callLater(0, self.connect_failed, exc.errno, str(exc))
+        else:
+            self._connector = connector
 
     def _factory(self) -> Any:
         factory: Any = _GreeterFactory(self)
@@ -227,13 +246,24 @@ class _Dial(Generic[P]):
         protocol.makeConnection(transport)
         receiver.dialed(protocol)
 
-    def attempt_failed(self, error: UpstreamError) -> None:
-        """This address did not do; TLS failures are final, since all addresses should have the same certificate."""
+    def connect_failed(self, error_number: int | None, text: str) -> None:
+        """There is no connection to this address, whoever is to blame."""
+        if error_number in SHORTAGES:
+            self._note_shortage(text)
+            self.attempt_failed(PoolExhausted(text))
+        else:
+            self.attempt_failed(UpstreamConnectFailed(text))
+
+    def attempt_failed(self, error: GatewayError) -> None:
+        """This address did not do.
+
+        TLS failures are final, since all addresses should have the same certificate; so are shortages of our own.
+        """
         if self._receiver is None:
             return
         self._connector = self._greeter = None
         self._last_error = error
-        if isinstance(error, UpstreamTlsError):
+        if isinstance(error, UpstreamTlsError | PoolExhausted):
             self._fail(error)
         else:
             self._try_next()
@@ -252,7 +282,7 @@ class _Dial(Generic[P]):
         self._finish()
         self._drop_connection()
 
-    def _fail(self, error: UpstreamError) -> None:
+    def _fail(self, error: GatewayError) -> None:
         receiver = self._finish()
         if receiver is not None:
             receiver.dial_failed(error)
@@ -287,7 +317,9 @@ class _GreeterFactory(ClientFactory["_Greeter[Any]"]):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         if self.dial is not None:
-            self.dial.attempt_failed(UpstreamConnectFailed(reason.getErrorMessage()))
+            cause = reason.value
+            error_number = cause.osError if isinstance(cause, ConnectError) else None
+            self.dial.connect_failed(error_number, reason.getErrorMessage())
 
 
 class _TlsFactory(TLSMemoryBIOFactory):

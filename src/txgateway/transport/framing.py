@@ -28,7 +28,21 @@ MAX_LENGTH_DIGITS = 18
 LAST_CHUNK = b"0\r\n\r\n"
 
 # RFC 9112 section 7.1. The size's 16 digits are enough for any body; extensions may hold no control but HTAB.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_SIZE_LINE_SYNTAX = rb"([0-9A-Fa-f]{1,16})([ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\r\n"
+_SIZE_LINE = re.compile(_SIZE_LINE_SYNTAX)
+#: The same behind the line end of the chunk before.
+_NEXT_SIZE_LINE = re.compile(rb"\r\n" + _SIZE_LINE_SYNTAX)
+
+# Chunks of up to 15 bytes come in large numbers where they come at all, and one by one each costs as much as a large
+# one. So a whole run of them, without extensions, is matched at once, each with the line end before it, and its data
+# taken out by a second expression, which may rely on what the first has seen.
+_SMALL = [(b"[%x%X]" % (size, size), size) for size in range(1, 16)]
+_RUN = re.compile(rb"(?s:\r\n0{0,15}+(?:%b))*+" % b"|".join(rb"%b\r\n.{%d}" % small for small in _SMALL))
+_RUN_DATA = re.compile(rb"(?s)\r\n0*+[1-9A-Fa-f]\r\n(%b)" % b"|".join(rb"(?<=%b\r\n).{%d}" % small for small in _SMALL))
+#: How many chunks are read one by one before a run is looked for again, so that looking costs next to nothing.
+_CHUNKS_BETWEEN_RUNS = 32
+#: How many chunks one call of ``feed`` reads one by one: about a millisecond's worth.
+CHUNKS_A_FEED = 2048
 
 #: Fields that a trailer section must not carry (RFC 9110 section 6.5.1): whoever merges trailers into the header
 #: section would let a sender override framing, routing, authentication, caching or the content's format, or what
@@ -54,7 +68,8 @@ class ChunkedDecoder:
 
     Attributes:
         done: the last chunk and the trailer section were read; nothing more may be fed.
-        leftover: what was fed behind the end of the body.
+        leftover: what was fed and not read: what lies behind the end of the body or, as long as that is not ``done``,
+            behind the number of chunks that one call reads; then it is what must be fed next.
         trailers: the trailer fields, without those that trailers must not carry.
     """
 
@@ -73,6 +88,8 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> bytes:
         """Return the body bytes in ``data``, joined over chunk borders; often empty.
 
+        What one call costs is bounded: see :data:`CHUNKS_A_FEED` and :attr:`leftover`.
+
         Raises:
             FramingError: the coding is malformed or exceeds a limit.
         """
@@ -81,22 +98,75 @@ class ChunkedDecoder:
             self._held = b""
         pieces: list[bytes] = []
         position = 0
-        while not self._in_trailers:
-            if self._left:
-                piece = data[position : position + self._left]
-                if not piece:
-                    break
-                pieces.append(piece)
-                position += len(piece)
-                self._left -= len(piece)
-                if self._left:
-                    break
+        if not self._in_chunk:
             position = self._read_size_line(data, position)
-            if position < 0:
-                break
+        if self._in_chunk and not self._in_trailers:
+            position = self._read_chunks(data, position, pieces)
         if self._in_trailers:
             self._read_trailers(data, position)
+        else:
+            self.leftover = data[position:] if position >= 0 else b""
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _read_chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Read on within a chunk, and all chunks after it.
+
+        This is the fast way for what is whole and in order; anything else is left to :meth:`_read_size_line`.
+
+        Returns:
+            where the trailer section or, in the middle of the body, the rest begins; -1 if there is no rest.
+        """
+        size = len(data)
+        left = self._left
+        next_size_line = _NEXT_SIZE_LINE.match
+        for number in range(CHUNKS_A_FEED):
+            end = position + left
+            if end > size:
+                if position < size:
+                    pieces.append(data[position:])
+                self._left = end - size
+                return -1
+            if left:
+                pieces.append(data[position:end])
+            position = end
+            if not number % _CHUNKS_BETWEEN_RUNS:
+                position = self._read_run(data, position, pieces)
+            match = next_size_line(data, position)
+            if match is None:
+                break
+            left = int(match[1], 16)
+            if match.lastindex == 2 or self._overhead_bytes:
+                extension = match[2] or b""
+                if match.end() - position - 2 > MAX_CHUNK_LINE_BYTES:
+                    break
+                if self._overhead_bytes or len(extension) > 2 * left:
+                    self._count_overhead(len(extension), left)
+            position = match.end()
+            if not left:
+                self._left = 0
+                self._in_trailers = True
+                return position
+        else:
+            self._left = left
+            return position
+        self._left = 0
+        return self._read_size_line(data, position)
+
+    def _read_run(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Take the whole run of small chunks that begins with the line end at ``position``; returns where it ends."""
+        end = _RUN.match(data, position).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if end > position:
+            body = b"".join(_RUN_DATA.findall(data, position, end))
+            pieces.append(body)
+            self._overhead_bytes = max(0, self._overhead_bytes - 2 * len(body))
+        return end
+
+    def _count_overhead(self, extension_bytes: int, size: int) -> None:
+        # Tiny chunks with long extensions would make us read far more than the body limit counts.
+        extra = self._overhead_bytes + extension_bytes - 2 * size
+        self._overhead_bytes = max(0, extra)
+        if extra > MAX_CHUNK_OVERHEAD_BYTES:
+            raise FramingError("too many chunk extensions")
 
     def _read_size_line(self, data: bytes, position: int) -> int:
         """Read one chunk-size line; -1 when it is not complete yet, and then it is held."""
@@ -120,11 +190,7 @@ class ChunkedDecoder:
         if match is None:
             raise FramingError("malformed chunk-size line")
         size = int(match[1], 16)
-        # Tiny chunks with long extensions would make us read far more than the body limit counts.
-        extra = self._overhead_bytes + end - match.end(1) - 2 - 2 * size
-        self._overhead_bytes = max(0, extra)
-        if extra > MAX_CHUNK_OVERHEAD_BYTES:
-            raise FramingError("too many chunk extensions")
+        self._count_overhead(len(match[2] or b""), size)
         self._left = size
         self._in_chunk = True
         self._in_trailers = size == 0

@@ -1,4 +1,4 @@
-"""HTTP/1.x heads on the server side: reading a request's, writing a response's. No I/O here.
+"""Reading HTTP/1.x request heads, and writing the field lines of any head. No I/O here.
 
 llhttp (through httptools) judges the syntax; the limits, the framing rules of RFC 9112 section 6 and what an
 unparsable head is answered with are decided here.
@@ -7,7 +7,6 @@ unparsable head is answered with are decided here.
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 
 import httptools
 
@@ -27,7 +26,25 @@ from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, 
 _BLANK = 0x20
 _END_OF_HEAD = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)++")
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [^\x00-\x20\x7f-\xff]+ HTTP/([0-9])\.[0-9]\r\n")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_TARGET = rb"[^\x00-\x20\x7f-\xff]++"
+_REQUEST_LINE = re.compile(rb"(%b) %b HTTP/([0-9])\.[0-9]\r\n" % (_TOKEN, _TARGET))
+
+
+def _beginnings(*parts: bytes) -> bytes:
+    """The expression for a part, or as many of the first parts as there are."""
+    pattern = b""
+    for part in reversed(parts):
+        pattern = b"(?:%b%b)?" % (part, pattern)
+    return pattern
+
+
+#: What may yet become a request line, without its LF.
+_UNFINISHED_LINE = re.compile(
+    _beginnings(
+        _TOKEN, b" ", _TARGET, b" ", *(b"%c" % letter for letter in b"HTTP/"), rb"[0-9]", rb"\.", rb"[0-9]", rb"\r"
+    )
+)
 #: What a request line is longer than its target, at most, before the target counts as too long.
 _METHOD_AND_VERSION_BYTES = 64
 #: Fields that may occur once only because two of them would be read differently by different parties.
@@ -47,7 +64,18 @@ class RequestHeadReader:
         partial: the head received so far, as long as it is incomplete or refused.
     """
 
-    __slots__ = ("_complete", "_headers", "_last", "_last_section", "_limits", "_parser", "_small", "_url", "partial")
+    __slots__ = (
+        "_complete",
+        "_error",
+        "_headers",
+        "_last",
+        "_last_section",
+        "_limits",
+        "_parser",
+        "_small",
+        "_url",
+        "partial",
+    )
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
@@ -56,6 +84,7 @@ class RequestHeadReader:
         self._headers: HeaderList = []
         self._url = b""
         self._complete = 0
+        self._error: httptools.HttpParserError | None = None  # found before the request line was complete
         self._last: RequestHead | None = None
         self._last_section = b""
         self.renew()
@@ -172,6 +201,11 @@ class RequestHeadReader:
                 self.partial = whole
                 raise BadRequest("stray CR before the request line")
             return self.feed(whole)
+        if self._error is not None:
+            self.partial = whole
+            self._check_size(whole, complete=False)
+            self._refuse(self._error)
+            return None, b""
         end = whole.find(_END_OF_HEAD, max(len(self.partial) - 3, 0)) + 4
         if end == 3:
             self.partial = whole
@@ -199,7 +233,13 @@ class RequestHeadReader:
             pass  # only says that the head asks for an upgrade; the middle decides
         except httptools.HttpParserError as exc:
             self.partial = head
-            raise _refusal(exc, head) from exc
+            self._refuse(exc)
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        """Raise what the head is answered with, or wait: the whole request line says what it is, in any split."""
+        self._error = error
+        if not _UNFINISHED_LINE.fullmatch(self.partial):
+            raise _refusal(error, self.partial) from error
 
     def _finish(self, piece: bytes, head: bytes) -> RequestHead:
         if len(head) > self._small:
@@ -264,6 +304,8 @@ class RequestHeadReader:
                 upgrade = b""  # the body would have to be read first; nobody does this
         if method == b"CONNECT":
             keep_alive = False  # what follows is not HTTP
+        if b"host" not in fields and version == b"HTTP/1.1":
+            raise BadHost  # RFC 9112 section 3.2; here, so that it holds for what no middleware sees as well
         return RequestHead(method, url, version, tuple(headers), fields, length, keep_alive, upgrade)
 
     def refused(self) -> RequestHead:
@@ -318,44 +360,13 @@ def _refusal(exc: httptools.HttpParserError, head: bytes) -> GatewayError:
     if match is not None:
         if match[2] != b"1":
             return VersionNotSupported(str(exc))
-        if isinstance(exc, httptools.HttpParserInvalidMethodError):
+        # The second: a method that llhttp knows, from a protocol that looks like this one.
+        if isinstance(exc, httptools.HttpParserInvalidMethodError) or "Invalid method" in str(exc):
             return MethodNotImplemented(str(exc))
     return BadRequest(str(exc))
-
-
-# --- responses --------------------------------------------------------------------------------------------------
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-#: Phrases of RFC 9110 section 15; Python 3.11 still has the older ones for four of them.
-_STANDARD_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus} | {
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    416: b"Range Not Satisfiable",
-    422: b"Unprocessable Content",
-}
-_status_lines: dict[tuple[int, bytes], bytes] = {}
-_MAX_STATUS_LINES = 256
-
-
-def status_line(status: int, reason: bytes) -> bytes:
-    """``HTTP/1.1 status reason CRLF``; an empty ``reason`` becomes the standard phrase."""
-    line = _status_lines.get((status, reason))
-    if line is None:
-        line = b"HTTP/1.1 %d %b\r\n" % (status, reason or _STANDARD_REASONS.get(status, b""))
-        if len(_status_lines) < _MAX_STATUS_LINES:  # phrases come from backends
-            _status_lines[(status, reason)] = line
-    return line
 
 
 def write_fields(parts: list[bytes], headers: HeaderList) -> None:
     """Append the field lines to ``parts``."""
     for _, name, value in headers:
         parts += (name, b": ", value, b"\r\n")
-
-
-def informational_head(status: int, headers: HeaderList) -> bytes:
-    """A 1xx response, whole."""
-    parts = [status_line(status, b"")]
-    write_fields(parts, headers)
-    parts.append(b"\r\n")
-    return b"".join(parts)

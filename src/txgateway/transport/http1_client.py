@@ -7,7 +7,7 @@ whoever owns the exchange, idle connections that of the pool.
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -23,6 +23,7 @@ from txgateway.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
 from txgateway.transport.framing import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk, encode_last_chunk
 from txgateway.transport.http1_response import CHUNKED, LENGTH, UNTIL_CLOSE, ResponseHead, request_head
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
+from txgateway.transport.sockets import look_at
 
 _log = Logger()
 
@@ -58,7 +59,6 @@ class Http1ClientConnection(TwistedProtocol):
     Attributes:
         owner: told when an exchange is over; set before the first one.
         reused: has completed an exchange.
-        is_doubtful: the last response left out its body (HEAD, 304); a target that wrongly sends it may be about to.
         opened_at, idle_since, is_lent: the owner's notes.
     """
 
@@ -67,7 +67,6 @@ class Http1ClientConnection(TwistedProtocol):
 
     def __init__(self) -> None:
         self.reused = self.is_http_10 = False
-        self.is_doubtful = False
         self.is_lent = False
         self.opened_at = self.idle_since = 0.0
         self._handler: ResponseHandler | None = None
@@ -82,6 +81,7 @@ class Http1ClientConnection(TwistedProtocol):
         self._response_started = False
         self._keep_alive = False
         self._lost: Failure | None = None
+        self._look: Callable[[int], Sequence[object]] | None = None  # made when it is needed
         self._tunnel: Tunnel | None = None
 
     # --- sending -------------------------------------------------------------------------------------------------
@@ -255,7 +255,6 @@ class Http1ClientConnection(TwistedProtocol):
         if status >= 200:
             self._phase, self._left, length = head.body(self._is_head_request)
             self._keep_alive, self.is_http_10, self._trailers = head.keep_alive, not head.is_http_11, []
-            self._is_body_left_out = self._is_head_request or (status == 304 and length > 0)
             if self._phase == CHUNKED:
                 self._chunks = ChunkedDecoder()
             handler.on_head(status, head.reason, head.headers, length)
@@ -278,7 +277,6 @@ class Http1ClientConnection(TwistedProtocol):
         if is_sent and self._keep_alive and not leftover:
             self._phase = _NOTHING
             self.reused = True
-            self.is_doubtful = self._is_body_left_out
             self.owner.release(self)
         elif is_sent:
             self.close()
@@ -350,19 +348,16 @@ class Http1ClientConnection(TwistedProtocol):
         self.owner.forget(self)
 
     def is_alive(self) -> bool:
-        """Look at the socket for an end or stray bytes; always True under TLS, which may have read ahead."""
+        """Whether the socket has nothing to read: neither an end nor bytes that nobody asked for.
+
+        What has come unasked would be taken for the response to the next request. Always True under TLS, where what
+        can be read need not be meant for us.
+        """
         if self._phase == _CLOSED:
             return False
-        handle = self.transport.getHandle()
-        if not isinstance(handle, socket.socket):
-            return True
-        try:
-            handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        if self._look is None:
+            self._look = look_at(self.transport)
+        return not self._look(0)
 
     # --- tunnel --------------------------------------------------------------------------------------------------
 

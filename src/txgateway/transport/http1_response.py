@@ -1,32 +1,38 @@
 """HTTP/1.x heads on the client side: writing a request's, reading a response's. No I/O here.
 
-llhttp (through httptools) judges the syntax; limits, versions and what delimits the body are decided here.
+Backends say most things again and again: a line that was parsed before is not parsed again. llhttp has no such way,
+so responses are read without it; the grammar is that of :func:`txgateway.headers.parse_field_line`.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
-import httptools
+import re
+from typing import Any
 
 from txgateway.errors import UpstreamProtocolError
-from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values
+from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values, parse_field_line
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.heads import write_fields
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, SharedHeaders
+from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Header, HeaderList, SharedHeaders
 
-#: Most fields in a response head.
+#: Most end-to-end fields in a response head.
 MAX_RESPONSE_FIELDS = 200
+#: With those of the connection, the status line, the empty line and what is behind it.
+_MAX_LINES = MAX_RESPONSE_FIELDS + len(HOP_BY_HOP) + 3
 
 #: What delimits a response body: a count of bytes, the chunked coding, or the end of the connection.
 LENGTH, CHUNKED, UNTIL_CLOSE = range(3)
 
 #: Fields that say how the message is framed and may come in several lines, which then count as one list.
 _FRAMING_LISTS = frozenset({b"connection", b"content-length", b"transfer-encoding"})
-_BEFORE_REASON = len(b"HTTP/1.1 200 ")
-_KNOWN_REASONS = frozenset(status.phrase.encode("ascii") for status in HTTPStatus)
-# RFC 9112 section 4: HTAB, SP, VCHAR and obs-text; llhttp lets controls through, and the phrase is passed on.
-_REASON_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+#: RFC 9112 section 4. Some backends leave out the phrase and the blank before it.
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_OTHER_VERSION = re.compile(rb"HTTP/[0-9.]+ ")
+#: Longest line that is remembered, and how many are.
+MAX_KNOWN_LINE_BYTES = 128
+MAX_KNOWN_LINES = 1024
+#: Never remembered: they are secret, and everybody's are different.
+_NOT_REMEMBERED = frozenset({b"authorization", b"cookie", b"set-cookie"})
 
 
 def request_head(method: bytes, target: bytes, headers: HeaderList, length: int, upgrade: bytes) -> list[bytes]:
@@ -52,6 +58,44 @@ def request_head(method: bytes, target: bytes, headers: HeaderList, length: int,
     return parts
 
 
+class _FieldLines(dict[bytes, Header]):
+    """The fields in lines that were seen before; others are parsed when they are asked for."""
+
+    def __missing__(self, line: bytes) -> Header:
+        field = parse_field_line(line)
+        if field is None:
+            raise UpstreamProtocolError("malformed response field")
+        if len(line) <= MAX_KNOWN_LINE_BYTES and field[0] not in _NOT_REMEMBERED:
+            _make_room(self)
+            self[line] = field
+        return field
+
+
+class _StatusLines(dict[bytes, tuple[int, bytes, bool]]):
+    """Status, phrase and whether the version is 1.1, in the same way."""
+
+    def __missing__(self, line: bytes) -> tuple[int, bytes, bool]:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            raise UpstreamProtocolError(
+                "unexpected HTTP version" if _OTHER_VERSION.match(line) else "malformed status line"
+            )
+        understood = int(found[2]), found[3] or b"", found[1] == b"1"
+        if len(line) <= MAX_KNOWN_LINE_BYTES:
+            _make_room(self)
+            self[line] = understood
+        return understood
+
+
+def _make_room(lines: dict[bytes, Any]) -> None:
+    if len(lines) >= MAX_KNOWN_LINES:
+        lines.clear()  # what comes often is soon known again
+
+
+_field_lines = _FieldLines()
+_status_lines = _StatusLines()
+
+
 class ResponseHead:
     """A response head as understood.
 
@@ -74,25 +118,12 @@ class ResponseHead:
         Raises:
             UpstreamProtocolError: malformed, ambiguous in its framing, or beyond a limit.
         """
-        self.headers: HeaderList = []
-        # A parser is made for each head: a used one waits for the body that it is never given.
-        parser = httptools.HttpResponseParser(self)
-        try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass  # only says that this is a 101
-        except httptools.HttpParserError as exc:
-            raise UpstreamProtocolError(f"malformed response head: {exc}") from exc
-        headers = self.headers
-        self.status = status = parser.get_status_code()
-        if not 100 <= status <= 599:
-            raise UpstreamProtocolError("status code out of range")
-        self.is_http_11 = is_11 = head.startswith(b"HTTP/1.1 ")
-        if not is_11 and not head.startswith(b"HTTP/1.0 "):
-            raise UpstreamProtocolError("unexpected HTTP version")
-        self.reason = head[_BEFORE_REASON : head.find(b"\r\n")]
-        if self.reason not in _KNOWN_REASONS:
-            _check_reason(self.reason)
+        lines = head.split(b"\r\n", _MAX_LINES)
+        if len(lines) > _MAX_LINES:
+            raise UpstreamProtocolError("too many response fields")
+        self.status, self.reason, self.is_http_11 = _status_lines[lines[0]]
+        is_11 = self.is_http_11
+        headers: HeaderList = [_field_lines[line] for line in lines[1:-2]]
         fields = {lowered: value for lowered, _, value in headers}
         if len(fields) != len(headers):
             for name in _FRAMING_LISTS & fields.keys():
@@ -112,11 +143,8 @@ class ResponseHead:
             self.headers = end_to_end(headers, connection)
         if len(self.headers) > MAX_RESPONSE_FIELDS:
             raise UpstreamProtocolError("too many response fields")
-        self.upgrade: HeaderList = [header for header in headers if header[0] == b"upgrade"] if status == 101 else []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp: one field."""
-        self.headers.append((name.lower(), name, value))
+        is_switch = self.status == 101
+        self.upgrade: HeaderList = [header for header in headers if header[0] == b"upgrade"] if is_switch else []
 
     def body(self, is_head_request: bool) -> tuple[int, int, int]:
         """How the body is delimited (RFC 9112 section 6.3).
@@ -135,11 +163,6 @@ class ResponseHead:
         if length >= 0:
             return LENGTH, length, length
         return (CHUNKED if self.is_chunked else UNTIL_CLOSE), 0, UNKNOWN_LENGTH
-
-
-def _check_reason(reason: bytes) -> None:
-    if reason.translate(None, _REASON_BYTES):
-        raise UpstreamProtocolError("control character in reason phrase")
 
 
 def _check_transfer_encoding(coding: bytes, length: bytes | None, is_11: bool) -> None:

@@ -192,4 +192,4 @@ class ClientConnection(Protocol):
         """Give up the exchange and the connection with it; the handler hears nothing more."""
 
     def is_alive(self) -> bool:
-        """Look at the socket (MSG_PEEK) for an end or stray bytes; for requests that cannot be replayed."""
+        """Look at the socket for an end or stray bytes; before each exchange on a connection that was idle."""

@@ -9,6 +9,10 @@ version range.
 from __future__ import annotations
 
 import errno
+import os
+import select
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import error, tcp, unix
@@ -17,6 +21,10 @@ from twisted.python.failure import Failure
 
 _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
 _READ_BYTES = 65536
+#: How long a listening port rests that found no descriptor, or no memory, for a connection.
+REST_S = 0.1
+#: The system's ways to say that this process, not the other side, lacks something.
+SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class _ImmediateWrites:
@@ -107,14 +115,60 @@ class ImmediateUnixConnector(unix.Connector):
 
 
 def use_immediate_writes(port: Any) -> None:
-    """Make a listening port build immediate transports; ports of other kinds are left alone."""
+    """Make a listening port build immediate transports, and rest in a shortage; other kinds of ports are left alone."""
     if isinstance(port, unix.Port):
         port.transport = ImmediateUnixServer
     elif isinstance(port, tcp.Port):
         port.transport = ImmediateServer
+    else:
+        return
+    _rest_in_a_shortage(port)
+
+
+def _rest_in_a_shortage(port: Any) -> None:
+    """Let ``port`` accept nothing for a while when it finds that descriptors have run out.
+
+    The stock port closes who is waiting, by means of a descriptor that it keeps for this. But it may have lost that to
+    another thread; and the whole system may be short. Then it returns, and the poller reports it again at once.
+    """
+    accept = port.doRead
+
+    def wake() -> None:
+        if port.connected and not port.disconnecting:
+            port.startReading()
+
+    def do_read() -> None:
+        accepted = port.sessionno
+        accept()
+        if port.sessionno == accepted and _is_short() and port.connected:
+            port.stopReading()
+            port.reactor.callLater(REST_S, wake)
+
+    port.doRead = do_read
+
+
+def _is_short() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as exc:
+        return exc.errno in SHORTAGES
+    return False
 
 
 def unsent_bytes(transport: Any) -> int:
     """Bytes a transport has queued; 0 where it cannot tell (TLS)."""
     method = getattr(transport, "unsent_bytes", None)
     return method() if method is not None else 0
+
+
+def look_at(transport: Any) -> Callable[[int], Sequence[object]]:
+    """What says, when called with 0, whether the transport's socket has something to read, by something or nothing.
+
+    It costs a fourth of a look with MSG_PEEK, which makes an exception each time that there is nothing. A transport
+    without a socket of its own, as under TLS, never has anything.
+    """
+    poll = select.poll()
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    if isinstance(handle, socket.socket):
+        poll.register(handle, select.POLLIN)
+    return poll.poll

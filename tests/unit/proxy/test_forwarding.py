@@ -118,12 +118,13 @@ def test_replay_that_cannot_connect_fails_as_such() -> None:
     gateway.assert_clean()
 
 
-def test_what_cannot_be_replayed_avoids_a_dead_connection() -> None:
+@pytest.mark.parametrize("message", [GET, POST + b"hello"])
+def test_connection_that_looks_dead_is_avoided(message: bytes) -> None:
     gateway = MemoryGateway()
     client = warm(gateway)
     dead = gateway.target
     dead.connection.looks_alive = False
-    client.send(POST + b"hello")
+    client.send(message)
     assert len(gateway.dialer.targets) == 2
     assert dead.closed
     assert dead.received() == b""

@@ -238,15 +238,27 @@ def test_old_connection_closed_when_released_and_not_lent_when_idle() -> None:
     assert not idle.is_open
 
 
-def test_doubtful_connection_lent_only_if_it_looks_alive(bench: Bench) -> None:
-    connection = bench.connection()
-    connection.is_doubtful = True
-    connection.finish()
-    assert bench.pool.acquire(RecordingWaiter()) is connection
+def test_idle_connection_lent_only_if_it_looks_alive(bench: Bench) -> None:
+    connection, other = bench.connection(), bench.connection()
+    other.finish()
     connection.finish()
     connection.looks_alive = False
-    assert bench.pool.acquire(RecordingWaiter()) is None
+    assert bench.pool.acquire(RecordingWaiter()) is other
     assert not connection.is_open
+    other.finish()
+    other.looks_alive = False
+    assert bench.pool.acquire(RecordingWaiter()) is None
+    assert not other.is_open
+
+
+def test_released_connection_passed_on_only_if_it_looks_alive(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.connection()
+    waiter = bench.waiter()
+    connection.looks_alive = False
+    connection.finish()
+    assert (waiter.connections, connection.is_open) == ([], False)
+    assert bench.dialer.dials[0].succeed() is waiter.connections[0]
 
 
 # --- fresh ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from txgateway.transport.framing import (
+    CHUNKS_A_FEED,
     LAST_CHUNK,
     MAX_CHUNK_LINE_BYTES,
     MAX_TRAILER_BYTES,
@@ -96,6 +97,30 @@ def test_small_extension_on_each_of_many_chunks_accepted() -> None:
     decoder = ChunkedDecoder()
     for _ in range(200):
         assert len(decoder.feed(chunk)) == 1024
+
+
+def test_run_of_small_chunks_is_read_in_one_call_whatever_its_length() -> None:
+    decoder = ChunkedDecoder()
+    wire = b"1\r\n\n\r\n2\r\n\r\n\r\nF\r\n" + b"d" * 15 + b"\r\n"
+    assert decoder.feed(wire * CHUNKS_A_FEED) == (b"\n\r\n" + b"d" * 15) * CHUNKS_A_FEED
+    assert decoder.leftover == b""
+
+
+def test_chunks_that_are_read_one_by_one_are_left_over_beyond_so_many() -> None:
+    decoder = ChunkedDecoder()
+    wire = b"1;a\r\nx\r\n" * (2 * CHUNKS_A_FEED)
+    assert decoder.feed(wire) == b"x" * CHUNKS_A_FEED
+    assert not decoder.done
+    assert decoder.feed(decoder.leftover) == b"x" * CHUNKS_A_FEED
+    assert decoder.leftover in {b"", b"\r\n"}
+    assert decoder.feed(decoder.leftover + b"0\r\n\r\nrest") == b""
+    assert (decoder.done, decoder.leftover) == (True, b"rest")
+
+
+def test_first_byte_of_a_chunk_is_given_when_it_comes() -> None:
+    decoder = ChunkedDecoder()
+    wire = b"3\r\nabc\r\n" * 40
+    assert [decoder.feed(bytes([byte])) for byte in wire] == [b"", b"", b"", b"a", b"b", b"c", b"", b""] * 40
 
 
 def test_trailers_that_override_headers_dropped() -> None:

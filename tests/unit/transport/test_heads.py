@@ -13,8 +13,6 @@ from txgateway.errors import (
 )
 from txgateway.transport.heads import (
     RequestHeadReader,
-    informational_head,
-    status_line,
     write_fields,
 )
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, RequestHead, ServerLimits
@@ -163,6 +161,8 @@ def test_next_head_can_be_read_after_any(first: bytes) -> None:
     ("data", "error"),
     [
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", BadHost),
+        (b"GET / HTTP/1.1\r\n\r\n", BadHost),
+        (b"GET http://a/ HTTP/1.1\r\nX-Host: a\r\n\r\n", BadHost),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n", BadRequest),
         (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", MethodNotImplemented),
         (b"FOO / HTTP/2.0\r\nHost: a\r\n\r\n", VersionNotSupported),
@@ -176,6 +176,14 @@ def test_next_head_can_be_read_after_any(first: bytes) -> None:
 )
 def test_refusals(data: bytes, error: type[GatewayError]) -> None:
     assert type(refusal(data)) is error
+
+
+def test_host_is_asked_for_in_each_request_but_those_of_http_10() -> None:
+    assert read(b"GET / HTTP/1.0\r\n\r\n").headers == ()
+    feeding = reader()
+    assert feeding.feed(GET)[0] is not None
+    with pytest.raises(BadHost):
+        feeding.feed(b"GET /x?y HTTP/1.1\r\nHos: ab\r\n\r\n")
 
 
 @pytest.mark.parametrize("is_split", [False, True])
@@ -260,35 +268,49 @@ def test_one_read_of_empty_lines_costs_one_pass() -> None:
     assert feeding.partial == b""
 
 
-# --- responses ------------------------------------------------------------------------------------------------------
+# --- an answer that the whole request line decides --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "line"),
+    ("line", "error"),
     [
-        (200, b"", b"HTTP/1.1 200 OK\r\n"),
-        (200, b"Fine", b"HTTP/1.1 200 Fine\r\n"),
-        (404, b"", b"HTTP/1.1 404 Not Found\r\n"),
-        (599, b"", b"HTTP/1.1 599 \r\n"),
+        (b"FOO / HTTP/1.1\r\n", MethodNotImplemented),
+        (b"GETX / HTTP/1.0\r\n", MethodNotImplemented),
+        (b"DESCRIBE / HTTP/1.1\r\n", MethodNotImplemented),  # of RTSP, which llhttp knows as well
+        (b"FOO / HTTP/2.0\r\n", VersionNotSupported),
+        (b"GET / HTTP/2.0\r\n", VersionNotSupported),
+        (b"FOO  / HTTP/1.1\r\n", BadRequest),
+        (b"FOO /\x80 HTTP/1.1\r\n", BadRequest),
+        (b"FOO / HTTP/1.1\n", BadRequest),
+        (b"FOO / HTTX/1.1\r\n", BadRequest),
+        (b"EHLO there\r\n", BadRequest),
     ],
 )
-def test_status_line(status: int, reason: bytes, line: bytes) -> None:
-    assert status_line(status, reason) == line
-    assert status_line(status, reason) == line  # from the cache
+def test_bad_request_line_in_any_split_is_refused_alike(line: bytes, error: type[GatewayError]) -> None:
+    whole = line + b"Host: a\r\n\r\n"
+    for reads in ([whole], [whole[at : at + 1] for at in range(len(whole))], [whole[:2], whole[2:]], [line, b"\r\n"]):
+        feeding = reader()
+        with pytest.raises(GatewayError) as caught:
+            for data in reads:
+                feeding.feed(data)
+        assert type(caught.value) is error
 
 
-def test_status_lines_kept_are_bounded() -> None:
-    from txgateway.transport import heads
-
-    for number in range(2 * heads._MAX_STATUS_LINES):
-        status_line(200, b"phrase %d" % number)
-    assert len(heads._status_lines) <= heads._MAX_STATUS_LINES
-    assert status_line(200, b"another") == b"HTTP/1.1 200 another\r\n"
+def test_what_cannot_become_a_request_line_is_refused_at_once() -> None:
+    for data in (b"\x16\x03\x01", b"FOO bar\r", b"FOO b\x00", b"F(", b"FOO / X"):
+        with pytest.raises(BadRequest):
+            reader().feed(data)
 
 
-def test_informational_head_is_whole() -> None:
-    head = informational_head(103, [(b"link", b"Link", b"</a>"), (b"x", b"X", b"")])
-    assert head == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX: \r\n\r\n"
+def test_target_of_an_unknown_method_is_limited_like_any_other() -> None:
+    feeding = reader(ServerLimits(max_uri_bytes=100))
+    assert feeding.feed(b"FOO /")[0] is None
+    with pytest.raises(UriTooLong):
+        for _ in range(100):
+            feeding.feed(b"a" * 10)
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
 
 
 def test_fields_are_written_as_spelled() -> None:

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IProtocol, IPushProducer
 from zope.interface.verify import verifyObject
 
 from txgateway.errors import Draining
+from txgateway.transport.framing import CHUNKS_A_FEED
 from txgateway.transport.http1_server import LINGER_BYTES, LINGER_S
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, ServerLimits
 
@@ -275,6 +276,96 @@ def test_malformed_chunk_with_the_head_is_never_dispatched() -> None:
     client = opened(server, CHUNKED + b"5\r\nhello\r\nx\r\n")
     assert (server.requests, len(server.refused)) == ([], 1)
     assert client.response().status == 400
+
+
+# --- a readful of small chunks ----------------------------------------------------------------------------------------
+
+#: More chunks, each to be read by itself, than one turn takes.
+MANY = 5 * CHUNKS_A_FEED
+MANY_CHUNKS = b"1;a\r\nx\r\n" * MANY + b"0\r\n\r\n"
+
+
+def test_small_chunks_of_two_clients_take_turns() -> None:
+    server = Server()
+    pieces: list[tuple[str, int]] = []
+
+    class Noting(Body):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def body_received(self, data: bytes) -> None:
+            super().body_received(data)
+            pieces.append((self.name, len(data)))
+
+    clients = [opened(server, CHUNKED) for _ in range(2)]
+    bodies = [Noting("a"), Noting("b")]
+    for request, body in zip(server.requests, bodies, strict=True):
+        request.want_body(body)
+    for client in clients:
+        client.transport.send(MANY_CHUNKS + GET)
+        assert not client.transport.is_reading
+    server.clock.advance(0)
+    assert [name for name, _ in pieces] == ["a", "b"] * (len(pieces) // 2)
+    assert max(size for _, size in pieces) <= CHUNKS_A_FEED
+    assert [(body.data, body.trailers) for body in bodies] == [(b"x" * MANY, [])] * 2
+    for request in server.requests[:2]:
+        answer(request)
+    server.clock.advance(0)
+    assert len(server.requests) == 4
+    assert all(client.transport.is_reading for client in clients)
+
+
+def test_small_chunks_with_the_head_wait_until_the_body_is_wanted() -> None:
+    server = Server()
+    client = opened(server, CHUNKED + MANY_CHUNKS)
+    server.clock.advance(0)
+    assert server.request.bytes_in < MANY
+    body = Body()
+    server.request.want_body(body)
+    server.clock.advance(0)
+    assert (body.data, body.trailers) == (b"x" * MANY, [])
+    answer(server.request)
+    assert client.transport.is_reading
+
+
+def test_small_chunks_held_wait_while_the_body_is_paused() -> None:
+    server = Server()
+    body = Body()
+    client = opened(server, CHUNKED)
+    server.request.want_body(body)
+    client.transport.send(MANY_CHUNKS)
+    server.request.pause_body()
+    before = len(body.data)
+    server.clock.advance(0)
+    assert len(body.data) == before < MANY
+    server.request.resume_body()
+    server.clock.advance(0)
+    assert body.data == b"x" * MANY
+
+
+def test_bytes_that_come_in_spite_of_the_pause_stay_behind_those_held() -> None:
+    server = Server()
+    body = Body()
+    client = opened(server, CHUNKED)
+    server.request.want_body(body)
+    client.transport.send(MANY_CHUNKS.removesuffix(b"0\r\n\r\n"))
+    client.connection.dataReceived(b"1\r\ny\r\n0\r\n\r\n")  # as TLS does, which has decrypted it already
+    server.clock.advance(0)
+    assert (body.data, body.trailers) == (b"x" * MANY + b"y", [])
+    assert client.transport.is_reading
+
+
+def test_malformed_chunk_behind_those_held_is_refused() -> None:
+    server = Server()
+    body = Body()
+    client = opened(server, CHUNKED)
+    server.request.want_body(body)
+    client.send(MANY_CHUNKS.replace(b"0\r\n\r\n", b"oops\r\n") + GET)
+    server.clock.advance(0)
+    assert client.response().status == 400
+    assert len(server.requests) == 1
+    assert client.transport.half_closed
 
 
 @pytest.mark.parametrize("body", [b"hello", b""])

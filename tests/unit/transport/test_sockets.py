@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -378,3 +380,56 @@ def test_kinds_are_the_stock_ones_with_the_writes_on_top() -> None:
     for ours, stock in pairs:
         assert ours.__mro__[1] is sockets._ImmediateWrites
         assert ours.__mro__[2] is stock
+
+
+# --- a shortage of descriptors ----------------------------------------------------------------------------------------
+
+_SHORT_OF_DESCRIPTORS = """
+import os, resource, socket, sys
+from txgateway.transport.reactor import install
+install()
+from twisted.internet import protocol, reactor, tcp
+from txgateway.transport.sockets import REST_S, use_immediate_writes
+
+class Greeting(protocol.Protocol):
+    def connectionMade(self):
+        print("accepted", flush=True)
+        reactor.stop()
+
+port = reactor.listenTCP(0, protocol.Factory.forProtocol(Greeting), interface="127.0.0.1")
+use_immediate_writes(port)
+attempts = 0
+accept = port.doRead
+def counted():
+    global attempts
+    attempts += 1
+    accept()
+port.doRead = counted
+clients = [socket.create_connection(port.socket.getsockname())]
+if sys.argv[1] == "lost":
+    tcp._reservedFD._fileDescriptor.close()
+    tcp._reservedFD._fileDescriptor = None
+lowest = os.open(os.devnull, os.O_RDONLY)
+os.close(lowest)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+
+def enough_again():
+    print(attempts, flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    clients.append(socket.create_connection(port.socket.getsockname()))
+
+reactor.callLater(3.5 * REST_S, enough_again)
+reactor.callLater(20, reactor.stop)
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize("reserve", ["kept", "lost"])
+def test_listening_port_rests_while_descriptors_are_short_and_goes_on_after(reserve: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORT_OF_DESCRIPTORS, reserve], capture_output=True, text=True, check=True, timeout=60
+    )
+    attempts, accepted = done.stdout.split()
+    assert 1 <= int(attempts) <= 5
+    assert accepted == "accepted"
