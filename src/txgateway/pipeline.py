@@ -9,28 +9,36 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define
 from twisted.web.resource import IResource
 
 from txgateway.answers import FixedResponse, Mounted, Redirect
 from txgateway.config import Configuration, ConfigurationError, Problem, Route
+from txgateway.config import Cors as CorsSettings
+from txgateway.cors import CorsPolicy
 from txgateway.errors import GatewayError, InternalError
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.admission import Admission
+from txgateway.middleware.authenticate import Authenticate, DropClaimHeaders
 from txgateway.middleware.base import Inner, RouteCells
 from txgateway.middleware.client_address import ClientAddress
+from txgateway.middleware.cors import Cors, EdgeCors, Preflights
 from txgateway.middleware.observe import Log, Observe
 from txgateway.middleware.probes import Probes
+from txgateway.middleware.rate_limit import RateLimit
 from txgateway.middleware.recovery import Recovery
 from txgateway.middleware.request_id import RequestId
 from txgateway.middleware.router import RouteEntry, Router
 from txgateway.middleware.sanitize import Sanitize
+from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityHeaders
 from txgateway.middleware.transform import HeaderTransform, PathTransform
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource
+from txgateway.ratelimit import Limit
 from txgateway.routing.table import RouteRule, RouteTable
+from txgateway.security import Security
 from txgateway.transport.wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -38,6 +46,14 @@ if TYPE_CHECKING:
 
     from txgateway.request import GatewayRequest
 
+
+class Tally(Protocol):
+    """Counts a route's rate limit decisions."""
+
+    def count(self, outcome: str) -> None: ...
+
+
+Decorator = Callable[[Inner], Inner]
 
 _ID_BYTES = 16
 _IDS_AT_ONCE = 256
@@ -50,7 +66,9 @@ class Collaborators:
     wheel: TimerWheel
     clock: IReactorTime
     backends: Mapping[str, Backend]
+    security: Security
     cells: Callable[[str], RouteCells]
+    tallies: Callable[[str], Tally]
     access_log: Log | None
     probes: Mapping[bytes, IResource]
     new_request_id: Callable[[], str]
@@ -65,13 +83,20 @@ class Pipeline:
     """
 
     def __init__(self, configuration: Configuration, parts: Collaborators) -> None:
-        forwarded = ForwardedPolicy(configuration.settings.trusted_proxies)
-        table = RouteTable([(_rule(route), _entry(route, parts)) for route in configuration.routes])
+        settings = configuration.settings
+        forwarded = ForwardedPolicy(settings.trusted_proxies)
+        build = _RouteBuilder(configuration, parts)
+        table = RouteTable([(_rule(route), build.entry(route)) for route in configuration.routes])
+        cors = build.cors_policy(settings.cors)
 
         # Nothing escapes into the transport.
         recovery = Recovery
         # Every answer carries an id, a probe's and a refusal's too.
         request_id = partial(RequestId, is_trusted=forwarded.is_trusted, new_id=parts.new_request_id)
+        # Every answer that no route makes tells browsers to be careful; above the probes, which are such answers.
+        security_headers = partial(EdgeSecurityHeaders, settings=settings)
+        # A page of an allowed origin may read an error that came before any route.
+        edge_cors = [partial(EdgeCors, policy=cors)] if cors is not None else []
         # Probes are not counted, not logged, never routed.
         probes = partial(Probes, resources=parts.probes)
         # Counts and logs whatever is decided below it, refusals included.
@@ -80,12 +105,13 @@ class Pipeline:
         sanitize = Sanitize
         # Repeats the checked Host; all below ask for the client's address.
         client_address = partial(ClientAddress, policy=forwarded)
-        # Takes the route, and with it the route's own decorators (see _entry).
+        # Takes the route, and with it the route's own decorators (see _RouteBuilder).
         router = Router(table)
 
-        self._entry = nest(recovery, request_id, probes, observe, sanitize, client_address, end=router)
+        above: tuple[Decorator, ...] = (recovery, request_id, security_headers, *edge_cors)
+        self._entry = nest(*above, probes, observe, sanitize, client_address, end=router)
         # A message that never became a request: same id, same log, only the answer is known beforehand.
-        self._refusals = nest(recovery, request_id, observe, end=_Refusal())
+        self._refusals = nest(*above, observe, end=_Refusal())
 
     def dispatch(self, request: GatewayRequest) -> None:
         """Send a request on its way."""
@@ -106,44 +132,133 @@ class _Refusal:
         raise request.error or InternalError()
 
 
-def nest(*decorators: Callable[[Inner], Inner], end: Inner) -> Inner:
+def nest(*decorators: Decorator, end: Inner) -> Inner:
     """Wrap ``end`` in decorators, named in request order: the first is the outermost."""
     for decorate in reversed(decorators):
         end = decorate(end)
     return end
 
 
-def _entry(route: Route, parts: Collaborators) -> RouteEntry:
-    """A route with its own decorators, in request order; only those that it asks for."""
-    decorators: list[Callable[[Inner], Inner]] = []
-    # What the route does not take at all must cost nothing below.
-    sanitize = route.sanitize
-    decorators.append(
-        partial(
+class _RouteBuilder:
+    """Makes routes with their own decorators, in request order; only those that each asks for."""
+
+    def __init__(self, configuration: Configuration, parts: Collaborators) -> None:
+        self._settings = configuration.settings
+        self._parts = parts
+        self._cors_policies: dict[CorsSettings, CorsPolicy] = {}
+
+    def entry(self, route: Route) -> RouteEntry:
+        """What the router finds."""
+        parts = self._parts
+        cors = self.cors_policy(route.cors)
+        # Outermost: every answer of the route carries them, whoever makes it.
+        security_headers = partial(SecurityHeaders, settings=route.security_headers)
+        decorators: list[Decorator] = [security_headers]
+        # Above all that refuses: a page must be able to read the refusal.
+        if cors is not None:
+            decorators.append(partial(Cors, policy=cors))
+        # What the route does not take at all must cost nothing below.
+        decorators.append(self._admission(route))
+        limit, is_by_subject = self._rate_limit(route)
+        # Above authentication: attempts that fail count.
+        decorators += limit if not is_by_subject else []
+        # Below it everybody knows who asks.
+        decorators += self._authentication(route)
+        decorators += limit if is_by_subject else []
+        # Below whatever reads the client's own fields.
+        decorators += _header_transform(route)
+        # Last: everything above sees the client's own path.
+        decorators += _path_transform(route)
+        resource = nest(*decorators, end=_end(route, parts))
+        preflights = nest(security_headers, end=Preflights(cors)) if cors is not None else None
+        return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods, preflights)
+
+    def cors_policy(self, settings: CorsSettings) -> CorsPolicy | None:
+        """One for all routes with the same settings; None without CORS."""
+        if not settings.allow_origins:
+            return None
+        policy = self._cors_policies.get(settings)
+        if policy is None:
+            policy = self._cors_policies[settings] = CorsPolicy(
+                settings.allow_origins,
+                settings.allow_methods,
+                settings.allow_headers,
+                settings.expose_headers,
+                allow_credentials=settings.allow_credentials,
+                max_age_s=settings.max_age_s,
+            )
+        return policy
+
+    def _admission(self, route: Route) -> Decorator:
+        return partial(
             Admission,
             max_body_bytes=route.max_body_bytes,
-            underscore_headers=sanitize.underscore_headers,
-            rejects_encoded_slash=sanitize.encoded_slash == "reject",
+            underscore_headers=route.sanitize.underscore_headers,
+            rejects_encoded_slash=route.sanitize.encoded_slash == "reject",
+            allow_ips=route.allow_ips,
+            deny_ips=route.deny_ips,
+            allowed_methods=route.allowed_methods,
+            allowed_content_types=route.allowed_content_types,
         )
-    )
-    # Below whatever reads the client's own fields.
+
+    def _rate_limit(self, route: Route) -> tuple[list[Decorator], bool]:
+        """The route's limit, if there is one, and whether it needs to know who asks."""
+        settings, security = route.rate_limit, self._parts.security
+        if settings is None:
+            return [], False
+        limit = Limit.of([(rate.count, rate.period_s) for rate in settings.rate], settings.burst)
+        # A rate of the environment is one limit for all routes that inherit it.
+        place = f"route/{route.name}" if route.has_own_rate_limit else "env"
+        decorator = partial(
+            RateLimit,
+            limiter=security.limiters.limiter(place, limit, settings.on_store_error),
+            name=route.name if route.has_own_rate_limit else "default",
+            key=settings.key,
+            route_name=route.name,
+            count=self._parts.tallies(route.name).count,
+        )
+        return [decorator], "subject" in settings.key
+
+    def _authentication(self, route: Route) -> list[Decorator]:
+        authenticator, jwt = self._parts.security.authenticator, route.jwt
+        if route.wants_token:
+            if authenticator is None:
+                raise ValueError(f"route {route.name!r} wants tokens, and there is no key")
+            return [
+                partial(
+                    Authenticate,
+                    authenticator=authenticator,
+                    required_scopes=jwt.required_scopes,
+                    claim_headers=jwt.claim_headers,
+                    forward_token=jwt.forward_token,
+                    public_paths=self._settings.jwt_public_paths,
+                )
+            ]
+        if jwt.claim_headers:
+            return [partial(DropClaimHeaders, claim_headers=jwt.claim_headers)]
+        return []
+
+
+def _header_transform(route: Route) -> list[Decorator]:
     requests, responses = route.request_headers, route.response_headers
-    if requests.set or requests.remove or responses.set or responses.remove:
-        decorators.append(
-            partial(
-                HeaderTransform,
-                request_set=requests.set,
-                request_remove=requests.remove,
-                response_set=responses.set,
-                response_remove=responses.remove,
-            )
+    if not (requests.set or requests.remove or responses.set or responses.remove):
+        return []
+    return [
+        partial(
+            HeaderTransform,
+            request_set=requests.set,
+            request_remove=requests.remove,
+            response_set=responses.set,
+            response_remove=responses.remove,
         )
-    # Last: everything above sees the client's own path.
+    ]
+
+
+def _path_transform(route: Route) -> list[Decorator]:
     strip = len(_segments(route.path)) if route.strip_prefix else 0
-    if strip or route.rewrite:
-        decorators.append(partial(PathTransform, strip=strip, rewrite=route.rewrite or ""))
-    resource = nest(*decorators, end=_end(route, parts))
-    return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods)
+    if not strip and not route.rewrite:
+        return []
+    return [partial(PathTransform, strip=strip, rewrite=route.rewrite or "")]
 
 
 def _segments(path: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -16,12 +17,12 @@ from twisted.logger import Logger
 from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError, InternalError
 from txgateway.forwarded import Forwarded
 from txgateway.problem import render_problem
-from txgateway.transport.interfaces import NO_BODY, HeaderList, RequestHead, Tunnel
+from txgateway.transport.interfaces import NO_BODY, HeaderList, Headers, RequestHead, Tunnel
 from txgateway.web_request import WebRequest
 
 _log = Logger()
 
-_NOTHING: dict[str, Any] = {}  # shared by all requests without path parameters or claims
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Hook = Callable[["GatewayRequest"], None]
 
@@ -55,7 +56,8 @@ class GatewayRequest(WebRequest):
         bytes_in, bytes_out: body bytes.
     """
 
-    # Slots, because more than thirty attributes in an instance dictionary cost twice as much to set.
+    # Slots, because more than thirty attributes in an instance dictionary cost twice as much to set. What most requests
+    # never set is not among them: there is one value for all, and a dictionary where one is set.
     __slots__ = (
         "_before_head",
         "_buffered",
@@ -69,32 +71,25 @@ class GatewayRequest(WebRequest):
         "bytes_out",
         "canonical_path",
         "channel",
-        "claims",
         "client_ip",
         "clientproto",
         "ended",
         "ended_at",
-        "error",
         "fields",
         "forwarded",
         "headers",
         "host",
         "length",
-        "max_body_bytes",
         "method",
         "path",
-        "path_parameters",
         "producer",
-        "reason",
         "request_id",
-        "request_trailers",
         "responded",
         "response_headers",
         "route_metrics",
         "route_name",
         "started_at",
         "status",
-        "subject",
         "target_label",
         "upgrade",
         "upstream_s",
@@ -105,6 +100,13 @@ class GatewayRequest(WebRequest):
     site: Any = None
     trace_id: str | None = None
     span_id: str | None = None
+    path_parameters: Mapping[str, bytes] = _NOTHING
+    subject: str | None = None
+    claims: Mapping[str, Any] = _NOTHING
+    reason: str | None = None
+    error: GatewayError | None = None
+    max_body_bytes: float = math.inf
+    request_trailers: Headers = ()
     forwarded: Forwarded
     response_headers: HeaderList
     _removed: frozenset[bytes] = frozenset()
@@ -124,25 +126,18 @@ class GatewayRequest(WebRequest):
         self.host: bytes | None = None
         self.path: bytes = None  # type: ignore[assignment]
         self.canonical_path = b""
-        self.path_parameters: dict[str, bytes] = _NOTHING
         self.upstream_target: bytes | None = None
         self.route_name: str | None = None
         self.backend_name: str | None = None
         self.target_label: str | None = None
         self.route_metrics: Any = None
         self.attempts = 0
-        self.subject: str | None = None
-        self.claims: Mapping[str, Any] = _NOTHING
         self.status = 0
-        self.reason: str | None = None
-        self.error: GatewayError | None = None
         self.upstream_s: float | None = None
         self.ended_at = 0.0
         self.bytes_in = self.bytes_out = 0
         self.responded = self.ended = self.body_complete = self.body_wanted = False
-        self.max_body_bytes = math.inf
         self.producer: Any = None
-        self.request_trailers: HeaderList = []
         self._consumer: BodyConsumer | None = None
         self._buffered = b""
         self._before_head: list[Hook] | None = None

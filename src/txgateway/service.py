@@ -7,6 +7,7 @@ interface of it.
 from __future__ import annotations
 
 import gc
+import random
 import resource
 import signal
 import time
@@ -20,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.web.client import Agent
 
 from txgateway import demo
 from txgateway.admin.site import admin_site
@@ -31,6 +33,7 @@ from txgateway.pipeline import Collaborators, Pipeline, random_ids
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.build import build_backends
 from txgateway.request import GatewayRequest
+from txgateway.security import Security
 from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.metrics import PoolCounts, RequestMetrics
@@ -45,6 +48,7 @@ BACKLOG = 1024
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 _SPARE_DESCRIPTORS = 256
 _LOG_FLUSH_S = 2.0
+_ISSUER_CONNECT_S = 5.0
 
 
 class GatewayService(Service):
@@ -69,7 +73,14 @@ class GatewayService(Service):
         self.observer = observer_for(configuration.settings, log_path(logfile, is_daemon=is_daemon))
         self.access_log = AccessLog(self.observer.sink, time.time, reactor, configuration.settings.log_format)
         self.readiness = Readiness(self._health)
-        self.metrics = RequestMetrics(self._pool_counts, lambda: self.observer.sink.dropped + self.access_log.dropped)
+        self.metrics = RequestMetrics(
+            self._pool_counts,
+            lambda: self.observer.sink.dropped + self.access_log.dropped,
+            lambda: self.security.limiters.degraded,
+        )
+        self.security = Security(
+            configuration.settings, reactor, time.time, self.metrics.tokens.count, random.Random(), Agent(reactor, connectTimeout=_ISSUER_CONNECT_S)
+        )
         self.backends: dict[str, Backend] = {}
         self.ports: list[IListeningPort] = []
         self._internal_ports: list[IListeningPort] = []
@@ -102,7 +113,9 @@ class GatewayService(Service):
                 wheel=self.wheel,
                 clock=self.reactor,
                 backends=self.backends,
+                security=self.security,
                 cells=self.metrics.route,
+                tallies=self.metrics.rate_limit,
                 access_log=self.access_log if settings.access_log else None,
                 probes=probes,
                 new_request_id=random_ids(),
@@ -139,7 +152,8 @@ class GatewayService(Service):
         self.reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        self.readiness.started()
+        # Traffic may come once keys were asked for, whether they came or not.
+        self.security.start().addCallback(lambda _: self.readiness.started())
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -213,7 +227,7 @@ class GatewayService(Service):
             backend.close()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []
-        closing = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        closing: Deferred[Any] = DeferredList([self.security.stop(), *(maybeDeferred(port.stopListening) for port in ports)])
         closing.addCallback(self._stopped)
         return closing
 

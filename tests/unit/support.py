@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import count
+from random import Random
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from txgateway.pipeline import Collaborators, Pipeline
 from txgateway.proxy.backend import Backend, Target
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.request import GatewayRequest
+from txgateway.security import Security
 from txgateway.telemetry.metrics import RequestMetrics
 from txgateway.transport.http1_client import Http1ClientConnection
 from txgateway.transport.http1_factory import Http1ServerFactory
@@ -367,13 +369,22 @@ class MemoryGateway:
         self.dialers: dict[str, MemoryDialer] = {}
         self.backends = {name: self._backend(name) for name in self.configuration.backends}
         ids = count(1)
+        self.security = Security(
+            self.configuration.settings,
+            self.clock,
+            lambda: EPOCH_S + self.clock.seconds(),
+            self.metrics.tokens.count,
+            Random(1),
+        )
         self.pipeline = Pipeline(
             self.configuration,
             Collaborators(
                 wheel=self.wheel,
                 clock=self.clock,
                 backends=self.backends,
+                security=self.security,
                 cells=self.metrics.route,
+                tallies=self.metrics.rate_limit,
                 access_log=self.log,
                 probes=probes or {},
                 new_request_id=lambda: f"id-{next(ids)}",

@@ -33,8 +33,10 @@ def test_setup_gives_the_default_of_each_variable(name: str, written: str) -> No
         assert duration(written) == leaf.value
     elif leaf.name.endswith("_bytes"):
         assert size()(written) == leaf.value
+    elif isinstance(leaf.value, tuple):
+        assert written == ",".join(leaf.value)
     else:
-        assert written == str(leaf.value).replace("True", "true")
+        assert written == (str(leaf.value).lower() if isinstance(leaf.value, bool) else str(leaf.value))
 
 
 def test_example_is_a_document_without_mistakes() -> None:

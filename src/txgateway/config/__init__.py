@@ -46,6 +46,7 @@ from txgateway.config.problems import ConfigurationError, Problem
 from txgateway.config.routes import Backend, Resolver, Route
 from txgateway.config.settings import Settings
 from txgateway.config.targets import Target
+from txgateway.config.tokens import token_keys
 from txgateway.config.values import Rate, shown
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "Timeout",
     "WeightedBackend",
     "load",
+    "token_keys",
 ]
 
 

@@ -16,6 +16,7 @@ from txgateway.config.problems import Problem, suggestion
 from txgateway.config.routes import Resolver
 from txgateway.config.settings import JWT_KEY_SOURCES, ROUTING_SOURCES, variable_name
 from txgateway.config.syntax import placeholders, rewrite_placeholders
+from txgateway.config.tokens import token_keys
 from txgateway.config.values import one_of, shown
 from txgateway.routing.path import canonical_path
 
@@ -75,16 +76,15 @@ def _check_jwt_keys(environment: Environment) -> Iterator[Problem]:
     hmac = [name for name in settings.jwt_algorithms if name in HASH_BYTES]
     others = [name for name in settings.jwt_algorithms if name not in HASH_BYTES]
     where = environment.variable("jwt_algorithms")
-    if given == ["jwt_secret"]:
-        if others:
-            yield Problem(where, shown(", ".join(others)), f"a secret takes {one_of(HASH_BYTES)}")
-        if settings.jwt_secret is not None:
-            needed_bytes = max((HASH_BYTES[name] for name in hmac), default=HASH_BYTES["HS256"])
-            if len(settings.jwt_secret.encode("utf-8")) < needed_bytes:
-                message = f"the secret is shorter than its hash: expected at least {needed_bytes} bytes (RFC 7518)"
-                yield Problem(environment.variable("jwt_secret"), None, message)
-    elif given != ["jwt_jwks"] and hmac:
+    if given == ["jwt_secret"] and others:
+        yield Problem(where, shown(", ".join(others)), f"a secret takes {one_of(HASH_BYTES)}")
+    elif given[0] in {"jwt_public_key", "jwt_jwks_url"} and hmac:
         yield Problem(where, shown(", ".join(hmac)), f"{environment.variable(given[0])} is no secret for an HMAC")
+    elif not environment.failed & {given[0], "jwt_algorithms"}:
+        try:
+            token_keys(settings)
+        except ValueError as exc:
+            yield Problem(environment.variable(given[0]), None, str(exc))
 
 
 def _check_tls(environment: Environment) -> Iterator[Problem]:

@@ -149,7 +149,7 @@ class Jwt(Table):
     """What a route asks of a token and hands on of it. ``claim_headers``: pairs of claim and header."""
 
     required_scopes: Words = ()
-    claim_headers: Annotated[tuple[tuple[str, str], ...], PlainValidator(syntax.claim_headers)] = ()
+    claim_headers: Annotated[tuple[tuple[str, str], ...], PlainValidator(vocabulary.claim_headers)] = ()
     forward_token: Boolean = True
 
 

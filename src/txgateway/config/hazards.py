@@ -10,7 +10,9 @@ from ipaddress import ip_address
 
 from txgateway.config.document import Document
 from txgateway.config.environment import Environment
+from txgateway.config.settings import JWT_KEY_SOURCES, variable_name
 from txgateway.config.syntax import is_ip_address
+from txgateway.config.tokens import configured_jwks
 from txgateway.config.values import shown
 
 
@@ -27,6 +29,20 @@ def hazards(environment: Environment, document: Document) -> Iterator[str]:
     if settings.admin_port and not is_loopback:
         where = environment.variable("admin_host")
         yield f"{where}: the admin listener has no authentication and is not only on the loopback address"
+    has_jwt_key = any(key in environment.sources for key in JWT_KEY_SOURCES)
+    if has_jwt_key and not settings.jwt_audience:
+        where = variable_name("jwt_audience")
+        yield f"{where}: not set, so a token that its issuer made for any other service is accepted"
+    if has_jwt_key and not settings.jwt_issuer:
+        yield f"{variable_name('jwt_issuer')}: not set, so nobody checks who made a token"
+    jwks = configured_jwks(settings)
+    for skipped in jwks.skipped if jwks is not None else ():
+        yield f"{environment.variable('jwt_jwks')}: {skipped}; it is not used"
+    if settings.jwt_jwks_url is not None and settings.jwt_jwks_url.startswith("http://"):
+        yield f"{environment.variable('jwt_jwks_url')}: anybody on the way can replace the keys"
+    for route in document.routes:
+        if not has_jwt_key and "subject" in route.table.rate_limit.key:
+            yield f"{route.place.of('rate_limit.key')}: there is no JWT key, so no subject: the address is used instead"
     for backend in document.backends:
         if not backend.table.tls.verify:
             yield f"{backend.place.of('tls.verify')}: anybody on the way can pose as this backend"

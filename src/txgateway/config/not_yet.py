@@ -11,17 +11,13 @@ from typing import Final
 #: Set, these have no effect, and a warning says so.
 WITHOUT_EFFECT: Final = frozenset({
     "breaker", "bulkhead", "dns_refresh", "drain_delay", "drain_timeout", "health_check", "http2", "load_balancer",
-    "middlewares", "panic_percent", "redis_timeout", "retry", "server_timing", "slow_start", "timeout.per_try",
-    "workers",
+    "middlewares", "panic_percent", "retry", "server_timing", "slow_start", "timeout.per_try", "workers",
 })  # fmt: skip
 
 #: Set, these are refused: traffic would be less protected, or go elsewhere, than they say.
 REFUSED: Final = frozenset({
-    "allow_ips", "allowed_content_types", "allowed_methods", "auth", "backends", "cors", "csp", "deny_ips",
-    "frame_options", "hsts", "jwt", "jwt_algorithms", "jwt_audience", "jwt_cache_size", "jwt_issuer", "jwt_jwks",
-    "jwt_jwks_cooldown", "jwt_jwks_refresh", "jwt_jwks_url", "jwt_leeway", "jwt_public_key", "jwt_public_paths",
-    "jwt_secret", "permissions_policy", "rate_limit", "redirect_port", "redis_url", "referrer_policy",
-    "tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file", "tls_key_file", "tls_min_version",
+    "backends", "redirect_port", "tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file",
+    "tls_key_file", "tls_min_version",
 })  # fmt: skip
 
 #: Target schemes that are refused as well.
@@ -29,7 +25,7 @@ REFUSED_SCHEMES: Final = frozenset({"h2c"})
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
 _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "auth": "none", "breaker.enabled": False, "drain_delay": 0.0, "http2": False, "load_balancer": "round_robin",
+    "breaker.enabled": False, "drain_delay": 0.0, "http2": False, "load_balancer": "round_robin",
     "retry.max_attempts": 1, "server_timing": "off", "slow_start": 0.0, "timeout.per_try": 0.0,
     "tls_client_auth": "none", "workers": 1,
 }  # fmt: skip

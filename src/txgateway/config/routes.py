@@ -7,7 +7,7 @@ than what they say themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 
@@ -38,7 +38,7 @@ from txgateway.config.groups import (
     Table,
     Timeout,
 )
-from txgateway.config.settings import DEFAULTS, Settings
+from txgateway.config.settings import DEFAULTS, JWT_KEY_SOURCES, Settings
 from txgateway.config.syntax import Network
 from txgateway.config.targets import Target
 
@@ -86,9 +86,10 @@ class Route:
         resource: ``package.module:name``.
         rewrite: a new path, which may hold ``{id}``.
         upgrades: lowered protocol names.
-        auth: what the route says itself; None leaves it to the presence of a JWT key.
+        wants_token: requests need a valid bearer token.
         max_body_bytes: 0 for no limit.
         rate_limit: None without any rate.
+        has_own_rate_limit: the route itself says how much, and so has buckets of its own.
     """
 
     name: str
@@ -104,7 +105,7 @@ class Route:
     rewrite: str | None = None
     preserve_host: bool = False
     upgrades: tuple[str, ...] = ()
-    auth: Literal["jwt", "none"] | None = None
+    wants_token: bool = False
     timeout: Timeout = _ROUTE.timeout
     max_body_bytes: int = DEFAULTS.max_body_bytes
     body_timeout_s: float = DEFAULTS.body_timeout_s
@@ -112,6 +113,7 @@ class Route:
     bulkhead: Bulkhead = DEFAULTS.bulkhead
     jwt: Jwt = DEFAULTS.jwt
     rate_limit: RateLimit | None = None
+    has_own_rate_limit: bool = False
     cors: Cors = DEFAULTS.cors
     security_headers: SecurityHeaders = _DEFAULT_SECURITY_HEADERS
     sanitize: Sanitize = DEFAULTS.sanitize
@@ -133,6 +135,7 @@ class Resolver:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._has_jwt_key = any(getattr(settings, key) is not None for key in JWT_KEY_SOURCES)
         self._timeout = Timeout(**{name: getattr(settings.timeout, name) for name in Timeout.model_fields})
         self._security_headers = SecurityHeaders(**{name: getattr(settings, name) for name in _SECURITY_HEADERS})
 
@@ -182,7 +185,8 @@ class Resolver:
             rewrite=table.rewrite,
             preserve_host=table.preserve_host,
             upgrades=table.upgrades,
-            auth=table.auth,
+            wants_token=self._has_jwt_key if table.auth is None else table.auth == "jwt",
+            has_own_rate_limit=bool({"rate", "burst"} & table.rate_limit.model_fields_set),
             timeout=table.timeout.completed_from(self._timeout) if table.timeout.model_fields_set else self._timeout,
             security_headers=security_headers,
             request_headers=table.request_headers,

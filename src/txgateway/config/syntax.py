@@ -140,25 +140,6 @@ def match_headers(value: object) -> Mapping[str, str]:
     return {key.lower(): text for key, text in header_table(value).items()}
 
 
-def claim_headers(value: object) -> tuple[tuple[str, str], ...]:
-    """Pairs of claim and header, from ``sub=X-User-Id,email=X-Email`` or a document's table.
-
-    Raises:
-        ValueError: it is neither, a name is malformed, or a header is given twice.
-    """
-    if isinstance(value, Mapping):
-        pairs = [(string(claim), header) for claim, header in value.items()]
-    else:
-        parts = [part.partition("=") for part in string(value).split(",")] if value != "" else []
-        pairs = [(claim.strip(), header.strip()) for claim, _, header in parts]
-    if any(not claim for claim, _ in pairs):
-        raise ValueError("expected claims and headers like sub=X-User-Id,email=X-Email")
-    found = tuple((claim, header_name(header)) for claim, header in pairs)
-    if len({header.lower() for _, header in found}) < len(found):
-        raise ValueError("expected each header once")
-    return found
-
-
 def method(value: object) -> str:
     """A method that requests may have; case matters (RFC 9110 section 9.1). ``CONNECT`` is never routed.
 
@@ -240,20 +221,20 @@ def split_url(text: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def origin(value: object) -> str:
-    """An origin that CORS may allow: exact, ``https://*.example.com``, or ``*``; lowered.
+    """An origin that CORS may allow: exact, ``https://*.example.com``, ``null`` or ``*``; lowered.
 
     Raises:
         ValueError: it is none of these.
     """
     text = string(value).lower()
-    if text == "*":
+    if text in {"*", "null"}:
         return text
     try:
         parts = split_url(text.replace("://*.", "://", 1), ("https", "http"))
     except ValueError:
         parts = SplitResult("", "", "/", "", "")
     if parts.path or parts.query or parts.fragment or "@" in parts.netloc or text[-1] in "?#":
-        raise ValueError("expected an origin like https://app.example.com, https://*.example.com, or *")
+        raise ValueError("expected an origin like https://app.example.com, https://*.example.com, null, or *")
     return text
 
 

@@ -5,18 +5,26 @@ Parsers as in :mod:`txgateway.config.values`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from txgateway.config.syntax import header_name, header_value, path_prefix, split_url, token
 from txgateway.config.values import elements, integer, one_of, string
+from txgateway.headers import FORWARDED_NAMES
+from txgateway.ratelimit.redis_url import RedisAddress
 
 MAX_WORKERS: Final = 1024
 MAX_BODY_LENGTH: Final = 2**20
 
+#: Of a claim header: each doubles the number of spellings under which clients may try to send one of their own.
+MAX_HEADER_SEPARATORS: Final = 8
+
 _BALANCERS: Final = ("round_robin", "least_request", "random", "hash:client_ip")
 _RETRY_WORDS: Final = ("connect", "reset", "timeout", "refused_stream", "5xx", "grpc-unavailable")
 _KEY_WORDS: Final = ("ip", "subject", "route")
+#: Fields of a forwarded request that say what the gateway knows, or what the client has proved.
+_OWN_HEADERS: Final = FORWARDED_NAMES | {b"authorization", b"expect", b"via", b"x-request-id"}
 
 
 def workers(value: object) -> int | str:
@@ -81,6 +89,30 @@ def bucket_key(value: object) -> str:
     return text
 
 
+def claim_headers(value: object) -> tuple[tuple[str, str], ...]:
+    """Pairs of claim and header, from ``sub=X-User-Id,email=X-Email`` or a document's table.
+
+    Raises:
+        ValueError: it is neither, a name is malformed, a header is given twice, or is one that the gateway makes.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(string(claim), header) for claim, header in value.items()]
+    else:
+        parts = [part.partition("=") for part in string(value).split(",")] if value != "" else []
+        pairs = [(claim.strip(), header.strip()) for claim, _, header in parts]
+    if any(not claim for claim, _ in pairs):
+        raise ValueError("expected claims and headers like sub=X-User-Id,email=X-Email")
+    found = tuple((claim, header_name(header)) for claim, header in pairs)
+    for _, header in found:
+        if header.lower().encode("ascii") in _OWN_HEADERS:
+            raise ValueError(f"{header!r}: expected a header that the gateway does not make itself")
+        if len(re.findall("[-_]", header)) > MAX_HEADER_SEPARATORS:
+            raise ValueError(f"{header!r}: expected at most {MAX_HEADER_SEPARATORS} hyphens and underscores")
+    if len({header.lower() for _, header in found}) < len(found):
+        raise ValueError("expected each header once")
+    return found
+
+
 def status_ranges(value: object) -> tuple[tuple[int, int], ...]:
     """Status codes from ``200-399`` or ``200,204,301-303``: pairs of lowest and highest.
 
@@ -135,19 +167,19 @@ def redis_url(value: object) -> str:
         ValueError: it is none of these.
     """
     text = string(value)
-    accepted = "expected redis://[user:password@]host[:port][/database], rediss://… or unix:///path"
     scheme, _, rest = text.partition("://")
-    if scheme == "unix":
-        if "/" not in rest or not rest.isprintable() or " " in rest:
-            raise ValueError(accepted)
-        return text
     try:
-        parts = split_url(text, ("redis", "rediss"))
-    except ValueError as exc:
-        raise ValueError(accepted) from exc
-    database = parts.path.removeprefix("/")
-    if parts.query or parts.fragment or (database and not (database.isascii() and database.isdigit())):
-        raise ValueError(accepted)
+        if scheme == "unix":
+            if not rest.isprintable() or " " in rest:
+                raise ValueError("not a path")
+        else:
+            parts = split_url(text, ("redis", "rediss"))
+            if parts.query or parts.fragment:
+                raise ValueError("a query or a fragment")
+        RedisAddress.parse(text)
+    except ValueError:  # its text may hold a part of a password
+        accepted = "expected redis://[user:password@]host[:port][/database], rediss://… or unix:///path"
+        raise ValueError(accepted) from None
     return text
 
 

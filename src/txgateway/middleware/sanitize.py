@@ -13,13 +13,36 @@ from txgateway.routing.path import canonical_path
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
+    from txgateway.transport.interfaces import Headers
 
 _MAX_CACHED_HOSTS = 256
 
+#: Fields that decide something and have one value: with two lines, the gateway and a backend, or two backends, may go
+#: by different ones. RFC 9110 section 5.3 forbids to send them; sections 7.6.2, 8.3, 8.7, 11.6.2, 11.7.2, 13.1.3 to
+#: 13.1.5, 14.2 and 14.4, RFC 6454 section 7.3 and the Fetch standard say that these have one value. Host and
+#: Content-Length are the transport's business; what only describes the client (User-Agent, Referer, From) passes.
+_SINGLETONS = frozenset(
+    {
+        b"access-control-request-method",
+        b"authorization",
+        b"content-location",
+        b"content-range",
+        b"content-type",
+        b"if-modified-since",
+        b"if-range",
+        b"if-unmodified-since",
+        b"max-forwards",
+        b"origin",
+        b"proxy-authorization",
+        b"range",
+    }
+)
+
 
 class Sanitize(Middleware):
-    """Target form, ``Host``, path and ``Expect`` (RFC 9110 sections 7.2 and 10.1.1, RFC 9112 section 3.2).
+    """Target form, ``Host``, path, ``Expect``, and fields that have one value.
 
+    RFC 9110 sections 5.3, 7.2 and 10.1.1, RFC 9112 section 3.2.
     Sets ``host``, ``path``, ``canonical_path``, and ``upstream_target`` in origin-form.
 
     Position: below the log, above routing and everything that trusts path or host.
@@ -59,6 +82,8 @@ class Sanitize(Middleware):
             for value in field_values(request.headers, b"expect"):
                 if value.lower() != b"100-continue":
                     raise ExpectationFailed
+        if len(fields) != len(request.headers):
+            _check_singletons(request.headers)
         return self.inner.render(request)
 
     def _check_host(self, request: GatewayRequest, host: bytes | None) -> None:
@@ -78,10 +103,19 @@ class Sanitize(Middleware):
         scheme, separator, rest = target.partition(b"://")
         if not separator or scheme.lower() not in (b"http", b"https"):
             raise BadRequest("target is neither origin-form nor absolute-form")
-        if b"host" not in request.fields and request.clientproto != b"HTTP/1.0":
-            raise BadHost("missing")
+        self._check_host(request, request.fields.get(b"host"))  # RFC 9112 section 3.2: 400, though it is not used
         cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
         path = rest[cut:]
         if not path and request.method == b"OPTIONS":  # RFC 9112 section 3.2.4
             return b"*", rest[:cut]
         return path if path.startswith(b"/") else b"/" + path, rest[:cut]
+
+
+def _check_singletons(headers: Headers) -> None:
+    """Refuse a second line of a field that has one value; the same value twice is one too many as well."""
+    seen: set[bytes] = set()
+    for lowered, _, _ in headers:
+        if lowered in seen:
+            raise BadRequest("repeated field that has one value")
+        if lowered in _SINGLETONS:
+            seen.add(lowered)

@@ -10,6 +10,7 @@ import errno
 import math
 import os
 import select
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from queue import SimpleQueue
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 #: A descriptor that polls as writable takes this much without blocking (POSIX, pipe(7)).
 CHUNK_BYTES = select.PIPE_BUF
+#: A file never blocks for long; each write costs two changes of threads, so few large ones are better.
+FILE_CHUNK_BYTES = 256 * 1024
 #: How long a blocked writer waits before it looks whether it should give up.
 POLL_S = 0.1
 #: How long a line may hold up its caller while there is no thread.
@@ -53,6 +56,7 @@ class LogSink:
         # twistd changes directory later; reopen() must find the same file.
         self._path = None if path is None else os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
         self._fd = fd if self._path is None else _open(self._path)
+        self._chunk_bytes = _chunk_bytes(self._fd)
         self._dropped_line = dropped_line
         self._max_waiting_bytes = max_waiting_bytes
         # Both are reentrant: Twisted logs in signal handlers, which may interrupt put().
@@ -165,6 +169,7 @@ class LogSink:
             return
         os.close(self._fd)
         self._fd, self._is_mid_line = fresh, False
+        self._chunk_bytes = _chunk_bytes(fresh)
 
     def _write(self, data: bytes, deadline: float | None, *, counts: bool = True) -> bool:
         """Write all of ``data``, or drop its rest and count the lines of it.
@@ -177,7 +182,7 @@ class LogSink:
         try:
             while rest and self._wait_writable(deadline):
                 try:
-                    written = os.write(self._fd, rest[:CHUNK_BYTES])
+                    written = os.write(self._fd, rest[: self._chunk_bytes])
                 except BlockingIOError:
                     continue  # somebody else filled the pipe first
                 self._is_mid_line = rest[written - 1] != 0x0A
@@ -208,6 +213,14 @@ class LogSink:
         with self._lock:
             self._dropped += count
             self._unreported += count
+
+
+def _chunk_bytes(fd: int) -> int:
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:  # closed; the first write will tell
+        is_file = False
+    return FILE_CHUNK_BYTES if is_file else CHUNK_BYTES
 
 
 def _open(path: str) -> int:

@@ -81,13 +81,32 @@ def test_published_example_loads(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_published_example_with_security_that_is_not_built_is_refused_key_by_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_toml(tmp_path, PUBLISHED + PUBLISHED_SECURITY)
-    assert {problem.where for problem in caught.value.problems} == {
-        "routes[0].auth", "routes[0].rate_limit.rate", "routes[0].rate_limit.burst", "routes[0].rate_limit.key",
-        "routes[0].jwt.required_scopes", "routes[0].cors.allow_origins",
-    }  # fmt: skip
+def test_published_example_with_its_security_loads(tmp_path: Path) -> None:
+    (route,) = load_toml(tmp_path, PUBLISHED + PUBLISHED_SECURITY, GATEWAY_JWT_SECRET="x" * 32).routes
+    assert route.wants_token
+    assert route.rate_limit is not None
+    assert [str(rate) for rate in route.rate_limit.rate] == ["50/s"]
+    assert (route.rate_limit.burst, route.rate_limit.key, route.has_own_rate_limit) == (100, ("subject",), True)
+    assert route.jwt.required_scopes == ("resumes:read",)
+    assert route.cors.allow_origins == ("https://app.example.com",)
+
+
+def test_token_is_wanted_where_there_is_a_key_and_the_route_does_not_say_no() -> None:
+    document = document_with()
+    document["routes"] += [
+        {"name": f"r-{auth}", "path": f"/{auth}", "backend": "a", "auth": auth} for auth in ("jwt", "none")
+    ]
+    wants = {route.name: route.wants_token for route in load_json(document, GATEWAY_JWT_SECRET="x" * 32).routes}
+    assert wants == {"r": True, "r-jwt": True, "r-none": False}
+    assert not load_json(document_with()).routes[0].wants_token
+
+
+def test_rate_limit_belongs_to_the_place_where_the_rate_is_written() -> None:
+    document = document_with({"rate_limit": {"key": "route"}})
+    document["routes"].append({"name": "s", "path": "/s", "backend": "a", "rate_limit": {"rate": "1/s"}})
+    document["routes"].append({"name": "t", "path": "/t", "backend": "a", "rate_limit": {"burst": 5}})
+    routes = load_json(document, GATEWAY_RATE_LIMIT="9/s").routes
+    assert [route.has_own_rate_limit for route in routes] == [False, True, True]
 
 
 def test_document_goes_over_environment_goes_over_default() -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.support import MemoryGateway
+from tests.unit.support import Inner, MemoryGateway, stub_request
 
-from txgateway.errors import MethodNotAllowed
+from txgateway.errors import MethodNotAllowed, NoRoute
+from txgateway.middleware.router import RouteEntry, Router
+from txgateway.request import GatewayRequest
+from txgateway.routing.table import RouteRule, RouteTable
+from txgateway.telemetry.metrics import RequestMetrics
 
 ROUTES = {
     "backends": {"b": {"targets": ["http://target"]}},
@@ -49,3 +53,107 @@ def test_trace_needs_a_route_that_lists_it(path: bytes, status: int | None) -> N
     else:
         assert client.response().status == status
         assert gateway.metrics.route("all").in_flight == 0
+
+
+class Places:
+    """A table whose routes keep what they get; those named have CORS.
+
+    Attributes:
+        ends: by name of the route, what serves it.
+        preflights: by name of the route, what answers preflights for it.
+    """
+
+    def __init__(self, rules: tuple[RouteRule, ...], with_cors: tuple[str, ...]) -> None:
+        cells = RequestMetrics()
+        self.ends = {rule.name: Inner() for rule in rules}
+        self.preflights = {name: Inner() for name in with_cors}
+        self.router = Router(
+            RouteTable(
+                (
+                    rule,
+                    RouteEntry(
+                        rule.name,
+                        self.ends[rule.name],
+                        cells.route(rule.name),
+                        allows_trace=False,
+                        preflights=self.preflights.get(rule.name),
+                    ),
+                )
+                for rule in rules
+            )
+        )
+
+    def place(self, method: bytes, target: bytes, asked: bytes | None = None, origin: bytes | None = b"null") -> str:
+        """Where a request ends, as the name of the route, with a mark if it is answered as a preflight."""
+        fields = {b"Host": b"a"}
+        if asked is not None:
+            fields[b"Access-Control-Request-Method"] = asked
+        if origin is not None:
+            fields[b"Origin"] = origin
+        request = stub_request(method, target, fields)
+        request.canonical_path = target
+        self.router.render(request)
+        (found,) = [
+            name + mark
+            for ends, mark in ((self.ends, ""), (self.preflights, " (preflight)"))
+            for name, end in ends.items()
+            if end.requests == [request]
+        ]
+        assert request.route_name == found.partition(" ")[0]
+        return found
+
+
+def places() -> Places:
+    return Places(
+        (
+            RouteRule("read", path="/items", methods=("GET",)),
+            RouteRule("delete", path="/items", methods=("DELETE",)),
+            RouteRule("items", path="/items"),
+            RouteRule("closed", path="/closed"),
+            RouteRule("written", path="/written", methods=("PUT",)),
+        ),
+        with_cors=("read", "items", "written"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "place"),
+    [
+        (b"/items/1", b"GET", "read (preflight)"),
+        (b"/items/1", b"HEAD", "read (preflight)"),
+        (b"/items/1", b"PUT", "items (preflight)"),
+        (b"/written", b"PUT", "written (preflight)"),
+        # A route without CORS: nobody answers for it, not even the one that ordinary OPTIONS go to.
+        (b"/items/1", b"DELETE", "items"),
+        (b"/closed", b"GET", "closed"),
+    ],
+)
+def test_preflight_goes_to_the_route_of_the_method_it_asks_for(target: bytes, asked: bytes, place: str) -> None:
+    assert places().place(b"OPTIONS", target, asked) == place
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "origin"), [(b"OPTIONS", None, b"null"), (b"OPTIONS", b"GET", None), (b"PUT", b"GET", b"null")]
+)
+def test_what_is_no_preflight_is_an_ordinary_request(method: bytes, asked: bytes | None, origin: bytes | None) -> None:
+    assert places().place(method, b"/items/1", asked, origin) == "items"
+
+
+def refused(method: bytes, target: bytes, asked: bytes | None = None) -> tuple[type[Exception], GatewayRequest]:
+    fields = {b"Host": b"a"} if asked is None else {b"Origin": b"null", b"Access-Control-Request-Method": asked}
+    request = stub_request(method, target, fields)
+    request.canonical_path = target
+    with pytest.raises((MethodNotAllowed, NoRoute)) as raised:
+        places().router.render(request)
+    return raised.type, request
+
+
+@pytest.mark.parametrize(("target", "error"), [(b"/written", MethodNotAllowed), (b"/nowhere", NoRoute)])
+def test_preflight_that_no_route_takes_is_refused_like_any_options(target: bytes, error: type[Exception]) -> None:
+    assert refused(b"OPTIONS", target, b"DELETE")[0] is error
+
+
+def test_trace_is_refused_before_a_route_takes_it_so_that_the_edge_answers() -> None:
+    error, request = refused(b"TRACE", b"/items")
+    assert error is MethodNotAllowed
+    assert (request.route_name, request.route_metrics) == (None, None)

@@ -77,9 +77,27 @@ def test_connect_is_not_allowed(target: bytes) -> None:
     assert refused(target, method=b"CONNECT") is MethodNotAllowed
 
 
-@pytest.mark.parametrize("host", [None, b"", b"a b", b"a/b", b"u@a", b"a:", b"[::1", b"a%41", b"x" * 261])
+@pytest.mark.parametrize(
+    "host",
+    [
+        None, b"", b":80", b"a b", b"a/b", b"a\\b", b"a?b", b"a#b", b"u@a", b"u:p@a", b"@a", b"a:", b"a:b", b"a:+1",
+        b"a:65536", b"a:000080", b"a:80:80", b"::1", b"[::1", b"[]", b"[::1%25eth0]", b"[::1%eth0]", b"[v1.x]", b"[::1]a",
+        b"[1.2.3.4]", b"[::1]:", b"a%41", b"a\xe9", b'"a"', b"<a>", b"a\tb", b"x" * 261,
+    ],
+)  # fmt: skip
 def test_bad_host_is_refused(host: bytes | None) -> None:
     assert refused(b"/", host) is BadHost
+    assert refused(b"http://a/", host) is BadHost
+    if host is not None and b"/" not in host and b"?" not in host:  # an authority ends there
+        assert refused(b"http://" + host + b"/", b"a") in {BadHost, BadPath}
+
+
+@pytest.mark.parametrize(
+    "host", [b"a", b"A.Example.COM.", b"a_b.example", b"a:0", b"a:65535", b"1.2.3.4:80", b"[::1]", b"[2001:DB8::1]:443"]
+)
+def test_good_host_is_kept_as_it_came(host: bytes) -> None:
+    assert passed(b"/", host).host == host
+    assert passed(b"http://" + host + b"/x", b"other").host == host
 
 
 def test_host_may_be_missing_on_1_0_only() -> None:
@@ -147,3 +165,35 @@ def test_every_expectation_counts_not_the_last_one_only() -> None:
     )
     with pytest.raises(ExpectationFailed):
         Sanitize(Inner()).render(GatewayRequest(StubChannel(), head))
+
+
+def with_lines(*lines: tuple[bytes, bytes]) -> GatewayRequest:
+    headers = tuple((name.lower(), name, value) for name, value in ((b"Host", b"a"), *lines))
+    fields = {lowered: value for lowered, _, value in headers}
+    return GatewayRequest(StubChannel(), RequestHead(b"GET", b"/", b"HTTP/1.1", headers, fields, -1, True, b""))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Authorization", b"Proxy-Authorization", b"Content-Type", b"Origin", b"Access-Control-Request-Method", b"Range",
+        b"If-Range", b"If-Modified-Since", b"If-Unmodified-Since", b"Max-Forwards", b"Content-Range", b"Content-Location",
+    ],
+)  # fmt: skip
+def test_second_line_of_a_field_that_has_one_value_is_refused(name: bytes) -> None:
+    Sanitize(Inner()).render(with_lines((name, b"1")))
+    for second in (b"1", b"2"):
+        with pytest.raises(BadRequest):
+            Sanitize(Inner()).render(with_lines((name, b"1"), (b"X-A", b""), (name.upper(), second)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"Accept", b"Cookie", b"Via", b"X-Forwarded-For", b"If-Match", b"traceparent", b"User-Agent", b"Referer", b"X-A"],
+)
+def test_second_line_of_another_field_passes(name: bytes) -> None:
+    inner = Inner()
+    request = with_lines((name, b"1"), (name, b"2"))
+    Sanitize(inner).render(request)
+    assert inner.requests == [request]
+    assert len(request.headers) == 3

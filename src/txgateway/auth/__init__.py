@@ -1,0 +1,1 @@
+"""Who the caller is: keys (static, JWKS), token validation, verified tokens kept. Knows nothing of requests."""

@@ -1,0 +1,86 @@
+"""Lets pages of other origins use a route, and nobody else's fields decide that."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.web.server import NOT_DONE_YET
+
+from txgateway.cors import CorsPolicy, with_cors
+from txgateway.errors import OriginNotAllowed
+from txgateway.headers import field_values
+from txgateway.leaf import Leaf
+from txgateway.middleware.base import Inner, Middleware
+
+if TYPE_CHECKING:
+    from txgateway.request import GatewayRequest
+    from txgateway.transport.interfaces import Header
+
+
+class Cors(Middleware):
+    """Puts the route's CORS fields on every answer, in place of a backend's, and ``Vary: Origin`` where it depends.
+
+    Position: below SecurityHeaders, above whatever may refuse, so that a page can read the refusal. Preflights do
+    not come here: the router gives them to :class:`Preflights`.
+    Refuses: nothing; a browser keeps what an origin may not read from it.
+    On cancel: nothing to free.
+    """
+
+    def __init__(self, inner: Inner, policy: CorsPolicy) -> None:
+        super().__init__(inner)
+        self._policy = policy
+
+    def render(self, request: GatewayRequest) -> Any:
+        # Decided now: the route may take Origin out of what the backend gets.
+        request.before_head(partial(_change, self._policy.fields(request.fields.get(b"origin"))))
+        return self.inner.render(request)
+
+
+class EdgeCors(Middleware):
+    """The process-wide CORS fields, on answers to requests that no route took.
+
+    Position: at the edge, above whatever may refuse there, below RequestId.
+    Refuses: nothing.
+    On cancel: nothing to free.
+    """
+
+    def __init__(self, inner: Inner, policy: CorsPolicy) -> None:
+        super().__init__(inner)
+        self._policy = policy
+
+    def render(self, request: GatewayRequest) -> Any:
+        request.before_head(self._change_unrouted)
+        return self.inner.render(request)
+
+    def _change_unrouted(self, request: GatewayRequest) -> None:
+        if request.route_name is None:
+            _change(self._policy.fields(request.fields.get(b"origin")), request)
+
+
+class Preflights(Leaf):
+    """Answers the preflights for one route; nothing of them reaches authentication, limits or the backend.
+
+    A resource of its own, and not a case in :class:`Cors`, because an ``OPTIONS`` that asks for a method of another
+    route, which has no CORS, is an ordinary request here: answering it would allow what that route does not.
+
+    Refuses: ORIGIN_NOT_ALLOWED.
+    """
+
+    def __init__(self, policy: CorsPolicy) -> None:
+        self._policy = policy
+
+    def render(self, request: GatewayRequest) -> int:
+        fields = request.fields
+        asked_headers = b",".join(field_values(request.headers, b"access-control-request-headers"))
+        origin = fields[b"origin"]
+        answer = self._policy.preflight(origin, fields[b"access-control-request-method"], asked_headers)
+        if answer is None:
+            request.before_head(partial(_change, self._policy.fields(origin)))
+            raise OriginNotAllowed
+        request.answer(204, answer, b"")
+        return NOT_DONE_YET
+
+
+def _change(fields: tuple[Header, ...], request: GatewayRequest) -> None:
+    request.response_headers = with_cors(request.response_headers, fields)

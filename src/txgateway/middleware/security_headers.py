@@ -1,0 +1,93 @@
+"""Response fields that tell browsers to be careful."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txgateway.config.groups import SecurityHeaders as Settings
+from txgateway.middleware.base import Inner, Middleware
+
+if TYPE_CHECKING:
+    from txgateway.request import GatewayRequest
+    from txgateway.transport.interfaces import Header, HeaderList
+
+_CSP = b"Content-Security-Policy"
+_HSTS = b"Strict-Transport-Security"
+
+
+class SecurityFields:
+    """The fields, compiled from their settings.
+
+    A field whose setting is empty is not made, and a backend's own is left alone. A field that is made replaces a
+    backend's, but for ``Content-Security-Policy``: only the backend knows what its pages load.
+    """
+
+    __slots__ = ("_names", "_over_http", "_over_https", "_replaced")
+
+    def __init__(self, settings: Settings) -> None:
+        wanted = (
+            (_CSP, settings.csp),  # first, so that adding the fields twice changes nothing
+            (b"X-Content-Type-Options", "nosniff"),
+            (b"X-Frame-Options", settings.frame_options),
+            (b"Referrer-Policy", settings.referrer_policy),
+            (b"Permissions-Policy", settings.permissions_policy),
+            (_HSTS, settings.hsts),
+        )
+        self._over_https: tuple[Header, ...] = tuple(
+            (name.lower(), name, value.encode("ascii")) for name, value in wanted if value
+        )
+        # RFC 6797 section 7.2: never over an insecure transport; a backend's is taken out there, too.
+        self._over_http = tuple(field for field in self._over_https if field[1] != _HSTS)
+        self._names = frozenset(field[0] for field in self._over_https)
+        self._replaced = self._names - {_CSP.lower()}
+
+    def added_to(self, headers: HeaderList, *, is_secure: bool) -> HeaderList:
+        """``headers`` with the fields, each once; the others in order. The list itself may be changed and returned.
+
+        Args:
+            is_secure: the client's own connection is.
+        """
+        fields = self._over_https if is_secure else self._over_http
+        names = [header[0] for header in headers]
+        if not self._names.isdisjoint(names):
+            if _CSP.lower() in names and fields[0][1] == _CSP:
+                fields = fields[1:]
+            headers = [header for header in headers if header[0] not in self._replaced]
+        headers += fields
+        return headers
+
+
+class SecurityHeaders(Middleware):
+    """Puts the route's security headers on every answer of the route, refusals included.
+
+    Position: first of a route's decorators.
+    Refuses: nothing.
+    On cancel: nothing to free.
+    """
+
+    def __init__(self, inner: Inner, settings: Settings) -> None:
+        super().__init__(inner)
+        self._fields = SecurityFields(settings)
+
+    def render(self, request: GatewayRequest) -> Any:
+        request.before_head(self._add)
+        return self.inner.render(request)
+
+    def _add(self, request: GatewayRequest) -> None:
+        # What is refused at once, or is a probe, has no forwarded yet.
+        forwarded = getattr(request, "forwarded", None)
+        scheme = request.channel.scheme if forwarded is None else forwarded.scheme
+        request.response_headers = self._fields.added_to(request.response_headers, is_secure=scheme == b"https")
+
+
+class EdgeSecurityHeaders(SecurityHeaders):
+    """The process-wide security headers, on answers to requests that no route took: probes and refusals.
+
+    Position: at the edge, above the probes and whatever may refuse.
+    Refuses: nothing.
+    On cancel: nothing to free.
+    """
+
+    def _add(self, request: GatewayRequest) -> None:
+        if request.route_name is None:
+            super()._add(request)
