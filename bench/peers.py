@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from bench import users
 from bench.processes import PROXY_CORE, BenchError, PinnedProcess, free_port, wait_until_ready
 
 HERE = Path(__file__).parent
@@ -22,6 +23,8 @@ CONFIGS = HERE / "configs"
 PROXIES = HERE / "proxies"
 
 GATEWAY = "gateway"
+#: The same with its limits in Redis.
+GATEWAY_REDIS = "gateway-redis"
 #: Settings of the caller's shell that would reach the gateway under test.
 _GATEWAY_PREFIXES = ("GATEWAY_", "OTEL_", "LOG_")
 
@@ -36,6 +39,8 @@ class Setup:
         directory: for its files; removed after the run.
         log: file for a JSON access log; None for no log.
         gateway_env: settings of the gateway under test, over those of the benchmark.
+        is_secured: checks tokens of :mod:`bench.users`, limits rates, adds CORS and security headers.
+        redis_port: of a server on 127.0.0.1 for those who keep their limits in Redis.
     """
 
     port: int
@@ -43,6 +48,8 @@ class Setup:
     directory: Path
     log: Path | None = None
     gateway_env: Mapping[str, str] = attrs.field(factory=dict)
+    is_secured: bool = False
+    redis_port: int = 0
 
 
 @attrs.frozen
@@ -56,11 +63,12 @@ class Command:
 
 @attrs.frozen
 class Peer:
-    """A proxy by name; ``can_log``: it writes a JSON access log when the setup asks for one."""
+    """A proxy by name, and what it can do when the setup asks for it: write a JSON access log, keep the policies."""
 
     name: str
     command: Callable[[Setup], Command]
     can_log: bool = False
+    can_secure: bool = False
 
 
 @attrs.frozen
@@ -110,11 +118,18 @@ def _gateway(setup: Setup) -> Command:
         "GATEWAY_ADMIN_PORT": "0",
         "GATEWAY_ACCESS_LOG": "true" if setup.log else "false",
     }
+    if setup.is_secured:
+        settings |= users.settings()
     routing = ("GATEWAY_BACKEND_TARGET", "GATEWAY_ROUTES_FILE", "GATEWAY_ROUTES")
     if not any(name in setup.gateway_env for name in routing):  # exactly one of the three is accepted
         settings["GATEWAY_BACKEND_TARGET"] = f"http://127.0.0.1:{setup.backend_port}"
     argv = [program("twistd"), "-n", "--pidfile=", "gateway"]
     return Command(argv, {**inherited, **settings, **setup.gateway_env}, output=setup.log)
+
+
+def _gateway_redis(setup: Setup) -> Command:
+    redis = {"GATEWAY_REDIS_URL": f"redis://127.0.0.1:{setup.redis_port}/0"}
+    return _gateway(attrs.evolve(setup, gateway_env={**setup.gateway_env, **redis}))
 
 
 def _nginx(setup: Setup) -> Command:
@@ -129,7 +144,13 @@ def _envoy(setup: Setup) -> Command:
         (CONFIGS / "envoy-log.yaml").read_text("utf-8").strip().replace("@LOG@", str(setup.log)) if setup.log else "[]"
     )
     values = {"port": setup.port, "backend_port": setup.backend_port, "access_log": log}
-    config = write_config("envoy.yaml", setup.directory / "envoy.yaml", **values)
+    template = "envoy.yaml"
+    if setup.is_secured:
+        template = "envoy-secured.yaml"
+        jwks = setup.directory / "jwks.json"
+        jwks.write_text(users.users().jwks, "utf-8")
+        values |= {"issuer": users.ISSUER, "audience": users.AUDIENCE, "origin": users.ORIGIN, "jwks": jwks}
+    config = write_config(template, setup.directory / "envoy.yaml", **values)
     argv = [program("envoy"), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
     return Command(argv, os.environ)
 
@@ -171,9 +192,10 @@ def nginx_program() -> str:
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer(GATEWAY, _gateway, can_log=True),
+        Peer(GATEWAY, _gateway, can_log=True, can_secure=True),
+        Peer(GATEWAY_REDIS, _gateway_redis, can_log=True, can_secure=True),
         Peer("nginx", _nginx, can_log=True),
-        Peer("envoy", _envoy, can_log=True),
+        Peer("envoy", _envoy, can_log=True, can_secure=True),
         Peer("traefik", _traefik),
         Peer("caddy", _caddy, can_log=True),
         Peer("aiohttp", _script("aiohttp_proxy.py")),
@@ -192,6 +214,8 @@ def running(
     *,
     log: Path | None = None,
     gateway_env: Mapping[str, str] | None = None,
+    is_secured: bool = False,
+    redis_port: int = 0,
 ) -> Iterator[RunningProxy]:
     """A proxy of :data:`PEERS`, listening on a free port of the proxy's core until the block is left.
 
@@ -200,11 +224,11 @@ def running(
     """
     home = directory / name
     home.mkdir(exist_ok=True)
-    setup = Setup(free_port(), backend_port, home, log, gateway_env or {})
+    setup = Setup(free_port(), backend_port, home, log, gateway_env or {}, is_secured, redis_port)
     command = PEERS[name].command(setup)
     output = command.output or home / "output"
     with PinnedProcess(
         command.argv, core=PROXY_CORE, output=output, errors=home / "errors", env=command.env
     ) as process:
-        wait_until_ready(process, setup.port)
+        wait_until_ready(process, setup.port, users.headers() if is_secured else ())
         yield RunningProxy(name, setup.port, process)

@@ -162,7 +162,9 @@ def free_port() -> int:
         return port
 
 
-def wait_until_ready(process: PinnedProcess, port: int, *, wait_s: float = 20.0) -> None:
+def wait_until_ready(
+    process: PinnedProcess, port: int, headers: Sequence[tuple[str, str]] = (), *, wait_s: float = 20.0
+) -> None:
     """Return once ``GET /`` on ``port`` is answered 200 (some proxies listen before they have their routes).
 
     Raises:
@@ -171,7 +173,7 @@ def wait_until_ready(process: PinnedProcess, port: int, *, wait_s: float = 20.0)
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline and process.is_running():
         with suppress(BenchError):
-            get(port)
+            get(port, headers=headers)
             return
         time.sleep(0.05)
     state = "is not ready" if process.is_running() else "ended"
@@ -189,7 +191,7 @@ def require_cores() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
-def get(port: int, path: str = "/") -> bytes:
+def get(port: int, path: str = "/", headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """The body of one GET to 127.0.0.1.
 
     Raises:
@@ -197,7 +199,7 @@ def get(port: int, path: str = "/") -> bytes:
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers))
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as exc:

@@ -15,7 +15,7 @@ import attrs
 import click
 
 from bench.backends import Backend, fixed_body_backend
-from bench.load import measure
+from bench.load import Load, measure
 from bench.options import gateway_env_option, json_option
 from bench.peers import CONFIGS, GATEWAY, running
 from bench.processes import BenchError
@@ -131,7 +131,7 @@ def request_cost_us(
     script.write_text(paths_script(size), "utf-8")
     env = {"GATEWAY_ROUTES_FILE": str(document)} | dict(gateway_env)
     with running(GATEWAY, backend.port, directory, gateway_env=env) as proxy:
-        return measure(proxy, backend, seconds=seconds, script=script).cpu_us
+        return measure(proxy, backend, seconds=seconds, load=Load(script=script)).cpu_us
 
 
 def routes_document(size: int, backend_port: int) -> dict[str, Any]:
