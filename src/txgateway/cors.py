@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from txgateway.fields import Fields, has_field, replaced
 from txgateway.headers import MAX_HOST_BYTES, field_values, is_token, is_valid_host, normalize_host, split_list
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ CORS_FIELDS: Final = frozenset(
         b"access-control-allow-private-network",
     )
 )
-_TOUCHED: Final = CORS_FIELDS | {b"vary"}
+_REPLACED: Final = dict.fromkeys(CORS_FIELDS, b"")
+_REPLACED_WITH_VARY: Final = {**_REPLACED, b"vary": b""}
 
 
 def is_preflight(method: bytes, fields: Mapping[bytes, bytes]) -> bool:
@@ -116,12 +118,12 @@ class CorsPolicy:
         is_allowed = lowered in self._exact or any(pattern.fullmatch(lowered) for pattern in self._wildcards)
         return origin if is_allowed else None
 
-    def _fields(self, origin: bytes | None) -> tuple[Header, ...]:
+    def _fields(self, origin: bytes | None) -> Fields:
         """CORS fields and ``Vary`` of an ordinary answer; all answers are alike where every origin is allowed."""
         allowed = self.verdict(b"" if origin is None else origin)
         if allowed is None:
-            return self._closed
-        return (*self._closed, (*_ALLOW_ORIGIN, allowed), *self._shared, *self._opened)
+            return Fields(self._closed)
+        return Fields((*self._closed, (*_ALLOW_ORIGIN, allowed), *self._shared, *self._opened))
 
     def preflight(self, origin: bytes, method: bytes, headers: bytes) -> HeaderList | None:
         """The fields of a preflight's answer, or None if the origin may not use the route.
@@ -150,24 +152,21 @@ class CorsPolicy:
         return fields
 
 
-def with_cors(headers: HeaderList, fields: tuple[Header, ...]) -> HeaderList:
+def with_cors(headers: HeaderList, fields: Fields) -> HeaderList:
     """``headers`` of an ordinary answer with ``fields`` of :class:`CorsPolicy` in place of any CORS fields in it.
 
     ``Origin`` is added to a ``Vary`` that is there. The other fields are kept, in order. The list itself may be
     changed and returned.
     """
-    names = [header[0] for header in headers]
-    if not _TOUCHED.isdisjoint(names):
-        if not CORS_FIELDS.isdisjoint(names):
-            headers = [header for header in headers if header[0] not in CORS_FIELDS]
-        if b"vary" in names and fields[:1] == (_VARY_ORIGIN,):
-            fields = fields[1:]
-            if not _varies_by_origin(b",".join(field_values(headers, b"vary"))):
-                at = next(at for at, header in enumerate(headers) if header[0] == b"vary")
-                lowered, name, value = headers[at]
-                headers[at] = (lowered, name, value + b", Origin" if value else b"Origin")
-    headers += fields
-    return headers
+    if b"vary" not in fields.names:
+        return fields.replaced_in(headers, _REPLACED)
+    if not has_field(headers, b"vary"):
+        return fields.replaced_in(headers, _REPLACED_WITH_VARY)
+    if not _varies_by_origin(b",".join(field_values(headers, b"vary"))):
+        at = next(at for at, header in enumerate(headers) if header[0] == b"vary")
+        lowered, name, value = headers[at]
+        headers[at] = (lowered, name, value + b", Origin" if value else b"Origin")
+    return replaced(headers, fields.fields[1:], _REPLACED, b"")
 
 
 @lru_cache(maxsize=_MAX_CACHED_VALUES)

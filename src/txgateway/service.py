@@ -79,7 +79,12 @@ class GatewayService(Service):
             lambda: self.security.limiters.degraded,
         )
         self.security = Security(
-            configuration.settings, reactor, time.time, self.metrics.tokens.count, random.Random(), Agent(reactor, connectTimeout=_ISSUER_CONNECT_S)
+            configuration.settings,
+            reactor,
+            time.time,
+            self.metrics.tokens.count,
+            random.Random(),
+            Agent(reactor, connectTimeout=_ISSUER_CONNECT_S),
         )
         self.backends: dict[str, Backend] = {}
         self.ports: list[IListeningPort] = []
@@ -227,7 +232,9 @@ class GatewayService(Service):
             backend.close()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []
-        closing: Deferred[Any] = DeferredList([self.security.stop(), *(maybeDeferred(port.stopListening) for port in ports)])
+        closing: Deferred[Any] = DeferredList(
+            [self.security.stop(), *(maybeDeferred(port.stopListening) for port in ports)]
+        )
         closing.addCallback(self._stopped)
         return closing
 

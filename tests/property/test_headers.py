@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+import httptools
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from txgateway.headers import (
@@ -13,6 +14,7 @@ from txgateway.headers import (
     is_field_value,
     is_valid_host,
     normalize_host,
+    parse_field_line,
     split_list,
 )
 
@@ -73,3 +75,29 @@ def test_valid_host_is_a_field_value_and_normalizes_to_a_stable_form(value: byte
         assert is_field_value(value)
         normal = normalize_host(value)
         assert normalize_host(normal) == normal == normal.lower()
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.strip(b" \t")))
+
+
+pieces = st.sampled_from(
+    [b"A", b"x-b", b":", b" ", b"\t", b"\r", b"\n", b"\x00", b"\x7f", b"\xe4", b"!", b"(", b'"', b"1", b","]
+)
+field_lines = st.one_of(st.lists(pieces, max_size=8).map(b"".join), st.binary(max_size=12))
+
+
+@given(st.lists(field_lines, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=500)
+def test_line_that_we_take_for_a_field_is_the_same_field_to_llhttp(lines: list[bytes]) -> None:
+    fields = [field for line in lines if (field := parse_field_line(line)) is not None]
+    collector = _Collector()
+    good = b"".join(line + b"\r\n" for line in lines if parse_field_line(line) is not None)
+    # Framing fields have rules of their own there.
+    assume(not {b"connection", b"content-length", b"transfer-encoding", b"upgrade"} & {field[0] for field in fields})
+    httptools.HttpResponseParser(collector).feed_data(b"HTTP/1.1 200 OK\r\n" + good + b"\r\n")
+    assert collector.fields == [(name, value) for _, name, value in fields]

@@ -9,13 +9,13 @@ from twisted.web.server import NOT_DONE_YET
 
 from txgateway.cors import CorsPolicy, with_cors
 from txgateway.errors import OriginNotAllowed
+from txgateway.fields import Fields
 from txgateway.headers import field_values
 from txgateway.leaf import Leaf
 from txgateway.middleware.base import Inner, Middleware
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
-    from txgateway.transport.interfaces import Header
 
 
 class Cors(Middleware):
@@ -82,5 +82,5 @@ class Preflights(Leaf):
         return NOT_DONE_YET
 
 
-def _change(fields: tuple[Header, ...], request: GatewayRequest) -> None:
+def _change(fields: Fields, request: GatewayRequest) -> None:
     request.response_headers = with_cors(request.response_headers, fields)

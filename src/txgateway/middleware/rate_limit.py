@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred
 
 from txgateway.errors import RateLimited, RateLimitStoreDown
+from txgateway.fields import replaced
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.ratelimit import Decision, Limit, Limiter
 from txgateway.ratelimit.keys import address_part, header_part, plain_part, subject_part
@@ -21,7 +22,7 @@ _STATE: Final = (b"ratelimit", b"RateLimit")
 _LIMIT: Final = (b"x-ratelimit-limit", b"X-RateLimit-Limit")
 _REMAINING: Final = (b"x-ratelimit-remaining", b"X-RateLimit-Remaining")
 _RESET: Final = (b"x-ratelimit-reset", b"X-RateLimit-Reset")
-_OURS: Final = frozenset(name for name, _ in (_POLICY, _STATE, _LIMIT, _REMAINING, _RESET))
+_OURS: Final = {name: b"" for name, _ in (_POLICY, _STATE, _LIMIT, _REMAINING, _RESET)}
 
 
 class RateLimit(Middleware):
@@ -118,6 +119,12 @@ class LimitHeaders:
         self._policy = (*_POLICY, policy)
         self._limits = [(*_LIMIT, b"%d" % bucket.burst) for bucket in limit.buckets]
         self._format = b", ".join([quoted.replace(b"%", b"%%") + b";r=%d;t=%d"] * len(limit.buckets))
+        escaped = policy.replace(b"%", b"%%")
+        self._wires = [
+            b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (escaped, self._format)
+            + b"X-RateLimit-Limit: %b\r\nX-RateLimit-Remaining: %%d\r\nX-RateLimit-Reset: %%d\r\n" % burst
+            for _, _, burst in self._limits
+        ]
 
     def replace(self, decision: Decision, request: GatewayRequest) -> None:
         """Tell about ``decision``, instead of whatever a backend tells."""
@@ -128,15 +135,15 @@ class LimitHeaders:
         else:
             tightest = min(range(len(left)), key=lambda index: (left[index], -reset_s[index]))
             numbers = tuple(number for pair in zip(left, reset_s, strict=True) for number in pair)
-        headers = [header for header in request.response_headers if header[0] not in _OURS]
-        headers += (
+        fields = (
             self._policy,
             (*_STATE, self._format % numbers),
             self._limits[tightest],
             (*_REMAINING, b"%d" % left[tightest]),
             (*_RESET, b"%d" % reset_s[tightest]),
         )
-        request.response_headers = headers
+        wire = self._wires[tightest] % (*numbers, left[tightest], reset_s[tightest])
+        request.response_headers = replaced(request.response_headers, fields, _OURS, wire)
 
 
 def _quoted(name: str) -> bytes:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from txgateway.fields import replaced
 from txgateway.middleware.base import Inner, Middleware
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
+_NAMES = {b"x-request-id": b""}
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -50,6 +52,6 @@ class RequestId(Middleware):
 
 def _set_header(request: GatewayRequest) -> None:
     # A backend's own id would contradict the one in our log.
-    headers = [header for header in request.response_headers if header[0] != b"x-request-id"]
-    headers.append((b"x-request-id", b"X-Request-ID", request.request_id.encode("ascii")))
-    request.response_headers = headers
+    value = request.request_id.encode("ascii")
+    fields = ((b"x-request-id", b"X-Request-ID", value),)
+    request.response_headers = replaced(request.response_headers, fields, _NAMES, b"X-Request-ID: %b\r\n" % value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txgateway.config.groups import SecurityHeaders as Settings
+from txgateway.fields import Fields, has_field
 from txgateway.middleware.base import Inner, Middleware
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from txgateway.transport.interfaces import Header, HeaderList
 
 _CSP = b"Content-Security-Policy"
+_CSP_LOWERED = _CSP.lower()
 _HSTS = b"Strict-Transport-Security"
 
 
@@ -22,7 +24,7 @@ class SecurityFields:
     backend's, but for ``Content-Security-Policy``: only the backend knows what its pages load.
     """
 
-    __slots__ = ("_names", "_over_http", "_over_https", "_replaced")
+    __slots__ = ("_has_csp", "_names", "_names_but_csp", "_over_http", "_over_https")
 
     def __init__(self, settings: Settings) -> None:
         wanted = (
@@ -33,13 +35,13 @@ class SecurityFields:
             (b"Permissions-Policy", settings.permissions_policy),
             (_HSTS, settings.hsts),
         )
-        self._over_https: tuple[Header, ...] = tuple(
-            (name.lower(), name, value.encode("ascii")) for name, value in wanted if value
-        )
+        fields: list[Header] = [(name.lower(), name, value.encode("ascii")) for name, value in wanted if value]
+        self._over_https = _Variants(fields)
         # RFC 6797 section 7.2: never over an insecure transport; a backend's is taken out there, too.
-        self._over_http = tuple(field for field in self._over_https if field[1] != _HSTS)
-        self._names = frozenset(field[0] for field in self._over_https)
-        self._replaced = self._names - {_CSP.lower()}
+        self._over_http = _Variants([field for field in fields if field[1] != _HSTS])
+        self._names = {field[0]: b"" for field in fields}
+        self._names_but_csp = {name: b"" for name in self._names if name != _CSP_LOWERED}
+        self._has_csp = bool(settings.csp)
 
     def added_to(self, headers: HeaderList, *, is_secure: bool) -> HeaderList:
         """``headers`` with the fields, each once; the others in order. The list itself may be changed and returned.
@@ -47,14 +49,20 @@ class SecurityFields:
         Args:
             is_secure: the client's own connection is.
         """
-        fields = self._over_https if is_secure else self._over_http
-        names = [header[0] for header in headers]
-        if not self._names.isdisjoint(names):
-            if _CSP.lower() in names and fields[0][1] == _CSP:
-                fields = fields[1:]
-            headers = [header for header in headers if header[0] not in self._replaced]
-        headers += fields
-        return headers
+        variants = self._over_https if is_secure else self._over_http
+        if self._has_csp and has_field(headers, _CSP_LOWERED):
+            return variants.but_csp.replaced_in(headers, self._names_but_csp)
+        return variants.all.replaced_in(headers, self._names)
+
+
+class _Variants:
+    """The fields for answers without and with a policy of their own."""
+
+    __slots__ = ("all", "but_csp")
+
+    def __init__(self, fields: list[Header]) -> None:
+        self.all = Fields(fields)
+        self.but_csp = Fields([field for field in fields if field[1] != _CSP])
 
 
 class SecurityHeaders(Middleware):

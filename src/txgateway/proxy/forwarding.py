@@ -19,6 +19,7 @@ from txgateway.errors import (
     UpstreamError,
     UpstreamSilent,
 )
+from txgateway.fields import Fields
 from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
 from txgateway.transport.heads import write_fields
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList, SharedHeaders
@@ -37,6 +38,7 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"
 _REMADE = FORWARDED_NAMES | {b"host", b"expect", b"x-request-id"}
 _VIA_11: Header = (b"via", b"Via", b"1.1 txgateway")
 _VIA_10: Header = (b"via", b"Via", b"1.0 txgateway")
+_ANSWER_VIA_11, _ANSWER_VIA_10 = Fields([_VIA_11]), Fields([_VIA_10])
 _TE: Header = (b"te", b"TE", b"trailers")
 # RFC 9110 section 10.1.4: TE is for one hop only, and says so.
 _CONNECTION_TE: Header = (b"connection", b"Connection", b"TE")
@@ -259,7 +261,8 @@ class Forwarding:
         request = self._request
         request.upstream_s = request.channel.seconds() - self._sent_at
         self.deadline = self._wheel.after(self._settings.idle_s)
-        headers.append(_VIA_10 if self._connection is not None and self._connection.is_http_10 else _VIA_11)
+        is_http_10 = self._connection is not None and self._connection.is_http_10
+        headers = (_ANSWER_VIA_10 if is_http_10 else _ANSWER_VIA_11).added_to(headers)
         try:
             request.respond(status, reason, headers, length)
         except GatewayError as error:

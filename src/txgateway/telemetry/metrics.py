@@ -237,7 +237,6 @@ class RequestMetrics(Collector):
             upstream.add_metric([backend, target, "pending"], pending)
         yield from (clients, refused, upstream)
 
-
     def _per_decision(self) -> Iterator[Metric]:
         tokens = CounterMetricFamily("gateway_jwt", "Bearer tokens checked, by result.", labels=["result"])
         for result, count in self.tokens.counts.items():

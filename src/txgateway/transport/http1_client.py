@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from txgateway.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
 from txgateway.transport.framing import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk, encode_last_chunk
-from txgateway.transport.http1_response import CHUNKED, LENGTH, UNTIL_CLOSE, ResponseHead, request_head
+from txgateway.transport.http1_response import CHUNKED, LENGTH, UNTIL_CLOSE, ResponseHead, request_head, response_head
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
 from txgateway.transport.sockets import look_at
 
@@ -216,7 +216,7 @@ class Http1ClientConnection(TwistedProtocol):
                 elif not data:
                     return
                 else:
-                    piece, data = data[:left], data[left:]
+                    piece, data = (data, b"") if len(data) <= left else (data[:left], data[left:])
                     self._left = left - len(piece)
                     handler.on_body(piece)
             elif not data:
@@ -249,7 +249,7 @@ class Http1ClientConnection(TwistedProtocol):
         if not is_complete:
             self._held = data
             return b""
-        head = ResponseHead(data[:end] if end < len(data) else data)
+        head = response_head(data[:end] if end < len(data) else data)
         data = data[end:]
         status = head.status
         if status >= 200:
@@ -257,7 +257,7 @@ class Http1ClientConnection(TwistedProtocol):
             self._keep_alive, self.is_http_10, self._trailers = head.keep_alive, not head.is_http_11, []
             if self._phase == CHUNKED:
                 self._chunks = ChunkedDecoder()
-            handler.on_head(status, head.reason, head.headers, length)
+            handler.on_head(status, head.reason, head.headers(), length)
             return data
         if status == 101:
             self._upgraded(handler, head, data)
@@ -265,7 +265,7 @@ class Http1ClientConnection(TwistedProtocol):
         self._informational += 1
         if self._informational > MAX_INFORMATIONAL:
             raise UpstreamProtocolError("too many informational responses")
-        handler.on_informational(status, head.headers)
+        handler.on_informational(status, head.headers())
         return data
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Http1ClientConnection(TwistedProtocol):
             raise UpstreamProtocolError("101 to what nobody asked for")  # RFC 9110 section 7.8
         self._handler = None
         self._phase = _TUNNEL
-        handler.on_upgraded(self, head.upgrade + head.headers, early)
+        handler.on_upgraded(self, head.upgrade + head.headers(), early)
         handler.on_flush()
 
     def become_tunnel(self, tunnel: Tunnel) -> None:

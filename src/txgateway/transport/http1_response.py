@@ -1,7 +1,8 @@
 """HTTP/1.x heads on the client side: writing a request's, reading a response's. No I/O here.
 
-Backends say most things again and again: a line that was parsed before is not parsed again. llhttp has no such way,
-so responses are read without it; the grammar is that of :func:`txgateway.headers.parse_field_line`.
+Backends say most things again and again: a line that was parsed before is not parsed again, nor is a head that is the
+same to the byte. llhttp has no such way, so responses are read without it; the grammar is that of
+:func:`txgateway.headers.parse_field_line`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ import re
 from typing import Any
 
 from txgateway.errors import UpstreamProtocolError
+from txgateway.fields import ReceivedHeaders
 from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values, parse_field_line
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.heads import write_fields
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Header, HeaderList, SharedHeaders
+from txgateway.transport.interfaces import (
+    NO_BODY,
+    UNKNOWN_LENGTH,
+    Header,
+    HeaderList,
+    SharedHeaders,
+)
 
 #: Most end-to-end fields in a response head.
 MAX_RESPONSE_FIELDS = 200
@@ -31,6 +39,9 @@ _OTHER_VERSION = re.compile(rb"HTTP/[0-9.]+ ")
 #: Longest line that is remembered, and how many are.
 MAX_KNOWN_LINE_BYTES = 128
 MAX_KNOWN_LINES = 1024
+#: The same of whole heads. They hold a date, so each comes again for a second at most.
+MAX_KNOWN_HEAD_BYTES = 1024
+MAX_KNOWN_HEADS = 256
 #: Never remembered: they are secret, and everybody's are different.
 _NOT_REMEMBERED = frozenset({b"authorization", b"cookie", b"set-cookie"})
 
@@ -87,9 +98,9 @@ class _StatusLines(dict[bytes, tuple[int, bytes, bool]]):
         return understood
 
 
-def _make_room(lines: dict[bytes, Any]) -> None:
-    if len(lines) >= MAX_KNOWN_LINES:
-        lines.clear()  # what comes often is soon known again
+def _make_room(known: dict[bytes, Any], size: int = MAX_KNOWN_LINES) -> None:
+    if len(known) >= size:
+        known.clear()  # what comes often is soon known again
 
 
 _field_lines = _FieldLines()
@@ -97,20 +108,30 @@ _status_lines = _StatusLines()
 
 
 class ResponseHead:
-    """A response head as understood.
+    """A response head as understood; never changes.
 
     Attributes:
         status: 100 to 599.
         reason: the phrase; may be empty.
-        headers: the end-to-end fields.
-        upgrade: the ``Upgrade`` fields, which are not among them.
+        upgrade: the ``Upgrade`` fields of a 101.
         content_length: the declared one, or NO_BODY.
         is_chunked: the body comes in the chunked coding.
         is_http_11: the version is 1.1, not 1.0.
-        keep_alive: version and ``Connection`` allow another exchange.
+        keep_alive: version, ``Connection`` and status allow another exchange.
     """
 
-    __slots__ = ("content_length", "headers", "is_chunked", "is_http_11", "keep_alive", "reason", "status", "upgrade")
+    __slots__ = (
+        "_fields",
+        "_names",
+        "_wire",
+        "content_length",
+        "is_chunked",
+        "is_http_11",
+        "keep_alive",
+        "reason",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, head: bytes) -> None:
         """Parse ``head``, which ends with its empty line.
@@ -124,7 +145,7 @@ class ResponseHead:
         self.status, self.reason, self.is_http_11 = _status_lines[lines[0]]
         is_11 = self.is_http_11
         headers: HeaderList = [_field_lines[line] for line in lines[1:-2]]
-        fields = {lowered: value for lowered, _, value in headers}
+        self._names = fields = {lowered: value for lowered, _, value in headers}
         if len(fields) != len(headers):
             for name in _FRAMING_LISTS & fields.keys():
                 fields[name] = b",".join(field_values(headers, name))
@@ -136,15 +157,35 @@ class ResponseHead:
         connection = fields.get(b"connection")
         if connection is None or connection == b"keep-alive":
             self.keep_alive = is_11 or connection is not None
-            self.headers = [header for header in headers if header[0] not in HOP_BY_HOP]
+            self._fields = [header for header in headers if header[0] not in HOP_BY_HOP]
         else:
             tokens = connection_tokens(connection)
             self.keep_alive = b"close" not in tokens and (is_11 or b"keep-alive" in tokens)
-            self.headers = end_to_end(headers, connection)
-        if len(self.headers) > MAX_RESPONSE_FIELDS:
+            self._fields = end_to_end(headers, connection)
+            self._names = {lowered: value for lowered, _, value in self._fields}
+        if len(self._fields) > MAX_RESPONSE_FIELDS:
             raise UpstreamProtocolError("too many response fields")
-        is_switch = self.status == 101
-        self.upgrade: HeaderList = [header for header in headers if header[0] == b"upgrade"] if is_switch else []
+        if self.status == 204 and (self.content_length > 0 or self.is_chunked):
+            self.keep_alive = False  # RFC 9112 section 6.1: it must not declare any body; if it does, one may follow
+        self._wire = b""
+        self.upgrade: HeaderList = []
+        if self.status == 101:
+            self.upgrade = [header for header in headers if header[0] == b"upgrade"]
+
+    def headers(self) -> ReceivedHeaders:
+        """The end-to-end fields, in a list of the caller's own."""
+        return ReceivedHeaders(self._fields, self._names.copy(), self._wire)
+
+    def serialise(self) -> None:
+        """Have the lines of the fields at hand, for a head that comes again."""
+        if not self._wire:
+            parts: list[bytes] = []
+            write_fields(parts, self._fields)
+            self._wire = b"".join(parts)
+
+    def is_worth_keeping(self) -> bool:
+        """Whether the head may come again, and holds nothing that is for one client only."""
+        return _NOT_REMEMBERED.isdisjoint(self._names)
 
     def body(self, is_head_request: bool) -> tuple[int, int, int]:
         """How the body is delimited (RFC 9112 section 6.3).
@@ -157,12 +198,30 @@ class ResponseHead:
         if is_head_request or self.status == 304:
             return LENGTH, 0, length
         if self.status == 204:
-            # RFC 9112 section 6.1: it must not declare any body; if it does, one may follow.
-            self.keep_alive = self.keep_alive and length <= 0 and not self.is_chunked
             return LENGTH, 0, NO_BODY
         if length >= 0:
             return LENGTH, length, length
         return (CHUNKED if self.is_chunked else UNTIL_CLOSE), 0, UNKNOWN_LENGTH
+
+
+_heads: dict[bytes, ResponseHead] = {}
+
+
+def response_head(head: bytes) -> ResponseHead:
+    """Understand ``head``, which ends with its empty line; one that came before, to the byte, is not parsed again.
+
+    Raises:
+        UpstreamProtocolError: as :class:`ResponseHead`.
+    """
+    known = _heads.get(head)
+    if known is not None:
+        known.serialise()
+        return known
+    parsed = ResponseHead(head)
+    if len(head) <= MAX_KNOWN_HEAD_BYTES and parsed.is_worth_keeping():
+        _make_room(_heads, MAX_KNOWN_HEADS)
+        _heads[head] = parsed
+    return parsed
 
 
 def _check_transfer_encoding(coding: bytes, length: bytes | None, is_11: bool) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
 from txgateway.errors import InternalError
+from txgateway.fields import ReceivedHeaders
 from txgateway.transport.framing import LAST_CHUNK, encode_last_chunk
 from txgateway.transport.heads import write_fields
 from txgateway.transport.interfaces import NO_BODY, HeaderList, RequestHead
@@ -123,11 +124,14 @@ class ResponseWriter(TwistedProtocol):
         self._body_left = length
         out = self._out
         out.append(status_line(status, reason))
-        has_date = False
-        for lowered, name, value in headers:
+        if headers.__class__ is ReceivedHeaders and headers.names is not None:
+            out.append(headers.wire)
+            has_date = b"date" in headers.names
+            headers = headers[headers.shared :]
+        else:
+            has_date = any(header[0] == b"date" for header in headers)
+        for _, name, value in headers:
             out += (name, b": ", value, b"\r\n")
-            if lowered == b"date":
-                has_date = True
         if not has_date:
             out += (b"Date: ", self.factory.http_date(), b"\r\n")  # RFC 9110 section 6.6.1
         if length >= 0:
