@@ -74,8 +74,8 @@ class CorsPolicy:
     """
 
     __slots__ = (
-        "_allow_headers", "_allow_methods", "_allows_all", "_closed", "_exact", "_header_names", "_max_age", "_methods",
-        "_opened", "_shared", "_wildcards", "fields",
+        "_allow_headers", "_allow_methods", "_allows_all", "_cached_fields", "_closed", "_exact", "_header_names",
+        "_max_age", "_methods", "_opened", "_shared", "_wildcards",
     )  # fmt: skip
 
     def __init__(
@@ -105,8 +105,7 @@ class CorsPolicy:
         self._closed: tuple[Header, ...] = () if self._allows_all else (_VARY_ORIGIN,)
         self._shared: tuple[Header, ...] = (_CREDENTIALS,) if allow_credentials else ()
         self._opened: tuple[Header, ...] = ((*_EXPOSE_HEADERS, b", ".join(exposed)),) if exposed else ()
-        #: The fields of an ordinary answer, by the request's ``Origin`` (None without one); see ``_fields``.
-        self.fields = lru_cache(maxsize=_MAX_CACHED_ORIGINS)(self._fields)
+        self._cached_fields = lru_cache(maxsize=_MAX_CACHED_ORIGINS)(self._fields)
 
     def verdict(self, origin: bytes) -> bytes | None:
         """What ``Access-Control-Allow-Origin`` says to a page of this origin; None if it may not use the route."""
@@ -118,8 +117,17 @@ class CorsPolicy:
         is_allowed = lowered in self._exact or any(pattern.fullmatch(lowered) for pattern in self._wildcards)
         return origin if is_allowed else None
 
+    def fields(self, origin: bytes | None) -> Fields:
+        """CORS fields and ``Vary`` of an ordinary answer; all answers are alike where every origin is allowed.
+
+        Args:
+            origin: the request's ``Origin``, None without one.
+        """
+        if origin is not None and len(origin) > MAX_ORIGIN_BYTES:
+            origin = b""  # as little allowed, and takes less room
+        return self._cached_fields(origin)
+
     def _fields(self, origin: bytes | None) -> Fields:
-        """CORS fields and ``Vary`` of an ordinary answer; all answers are alike where every origin is allowed."""
         allowed = self.verdict(b"" if origin is None else origin)
         if allowed is None:
             return Fields(self._closed)

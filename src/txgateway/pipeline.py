@@ -170,8 +170,11 @@ class _RouteBuilder:
         # Last: everything above sees the client's own path.
         decorators += _path_transform(route)
         resource = nest(*decorators, end=_end(route, parts))
-        preflights = nest(security_headers, end=Preflights(cors)) if cors is not None else None
-        return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods, preflights)
+        preflights = in_vain = None
+        if cors is not None:
+            preflights = nest(security_headers, end=Preflights(cors))
+            in_vain = nest(security_headers, end=Preflights(cors, is_served=False))
+        return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods, preflights, in_vain)
 
     def cors_policy(self, settings: CorsSettings) -> CorsPolicy | None:
         """One for all routes with the same settings; None without CORS."""

@@ -14,6 +14,7 @@ from txgateway.transport.interfaces import HeaderList
 
 _CONTENT_TYPE = (b"content-type", b"Content-Type", b"application/problem+json")
 _GRPC_CONTENT_TYPE = (b"content-type", b"Content-Type", b"application/grpc")
+_NO_STORE = (b"cache-control", b"Cache-Control", b"no-store")
 #: HTTP status to gRPC status code; others are 2 (UNKNOWN).
 _GRPC_CODES = {
     400: b"13",
@@ -34,15 +35,24 @@ class _Failed(Protocol):
     def header(self, name: bytes) -> bytes | None: ...
 
 
+def _is_grpc(content_type: bytes | None) -> bool:
+    """``application/grpc``, with a message format behind ``+`` or without, and parameters."""
+    if content_type is None:
+        return False
+    media_type = content_type.partition(b";")[0].strip(b" \t").lower()
+    return media_type == b"application/grpc" or media_type.startswith(b"application/grpc+")
+
+
 def render_problem(error: GatewayError, request: _Failed) -> tuple[int, HeaderList, bytes]:
     """Status, header fields and body of the answer to a failed request."""
     headers: HeaderList = [(name.lower(), name, value) for name, value in error.headers()]
     if error.status >= 500 and error.proxy_error:
         # RFC 9209 section 2.1.1
         headers.append((b"proxy-status", b"Proxy-Status", b"txgateway; error=" + error.proxy_error.encode("ascii")))
-    if (request.header(b"content-type") or b"").startswith(b"application/grpc"):
+    if _is_grpc(request.header(b"content-type")):
         headers += (
             _GRPC_CONTENT_TYPE,
+            _NO_STORE,  # a refusal with status 200 must not be taken for the resource
             (b"grpc-status", b"grpc-status", _GRPC_CODES.get(error.status, b"2")),
             (b"grpc-message", b"grpc-message", error.reason.encode("ascii")),
         )

@@ -51,6 +51,7 @@ class GatewayRequest(WebRequest):
         response_headers: end-to-end fields of the answer; hooks before the head may change them.
         started_at, ended_at: clock seconds.
         upstream_s: seconds from the last attempt's start to its response head.
+        removed_names: of fields that were taken out, or replaced; lowered.
         subject: ``sub`` of the verified token, or None.
         claims: all claims of the verified token.
         bytes_in, bytes_out: body bytes.
@@ -107,9 +108,10 @@ class GatewayRequest(WebRequest):
     error: GatewayError | None = None
     max_body_bytes: float = math.inf
     request_trailers: Headers = ()
+    _unwanted_trailers: tuple[Callable[[bytes], bool], ...] = ()
     forwarded: Forwarded
     response_headers: HeaderList
-    _removed: frozenset[bytes] = frozenset()
+    removed_names: frozenset[bytes] = frozenset()
 
     def __init__(self, channel: Any, head: RequestHead) -> None:
         self.channel: Any = channel
@@ -157,7 +159,11 @@ class GatewayRequest(WebRequest):
             fields[b"connection"] = self.fields.get(b"connection", fields[b"connection"])
         self.headers = tuple(header for header in self.headers if header[0] not in names)
         self.fields = fields
-        self._removed |= names
+        self.removed_names |= names
+
+    def drop_trailers(self, is_unwanted: Callable[[bytes], bool]) -> None:
+        """Pass no trailer on whose lowered name ``is_unwanted`` says yes to."""
+        self._unwanted_trailers = (*self._unwanted_trailers, is_unwanted)
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -232,7 +238,10 @@ class GatewayRequest(WebRequest):
 
     def _end_body(self, consumer: BodyConsumer) -> None:
         # A backend that merges trailers into the header must not see there what was taken out of it.
-        consumer.body_ended([field for field in self.request_trailers if field[0] not in self._removed])
+        trailers = [field for field in self.request_trailers if field[0] not in self.removed_names]
+        for is_unwanted in self._unwanted_trailers:
+            trailers = [field for field in trailers if not is_unwanted(field[0])]
+        consumer.body_ended(trailers)
 
     def pause_body(self) -> None:
         """Stop the flow of the body for a while."""

@@ -21,7 +21,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
-from twisted.web.client import Agent
 
 from txgateway import demo
 from txgateway.admin.site import admin_site
@@ -30,8 +29,9 @@ from txgateway.config import Configuration
 from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.pipeline import Collaborators, Pipeline, random_ids
+from txgateway.proxy.agent import PoolAgent
 from txgateway.proxy.backend import Backend
-from txgateway.proxy.build import build_backends
+from txgateway.proxy.build import build_backends, build_issuer
 from txgateway.request import GatewayRequest
 from txgateway.security import Security
 from txgateway.telemetry.access_log import AccessLog
@@ -48,7 +48,6 @@ BACKLOG = 1024
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 _SPARE_DESCRIPTORS = 256
 _LOG_FLUSH_S = 2.0
-_ISSUER_CONNECT_S = 5.0
 
 
 class GatewayService(Service):
@@ -78,13 +77,15 @@ class GatewayService(Service):
             lambda: self.observer.sink.dropped + self.access_log.dropped,
             lambda: self.security.limiters.degraded,
         )
+        jwks_url = configuration.settings.jwt_jwks_url
+        self._issuer = None if jwks_url is None else build_issuer(jwks_url, reactor, self.wheel)
         self.security = Security(
             configuration.settings,
             reactor,
             time.time,
             self.metrics.tokens.count,
             random.Random(),
-            Agent(reactor, connectTimeout=_ISSUER_CONNECT_S),
+            None if self._issuer is None else PoolAgent(self._issuer.targets[0].pool),
         )
         self.backends: dict[str, Backend] = {}
         self.ports: list[IListeningPort] = []
@@ -228,7 +229,7 @@ class GatewayService(Service):
             factory.draining = True
             for connection in list(factory.connections):
                 connection.shut_down(Draining())
-        for backend in self.backends.values():
+        for backend in (*self.backends.values(), *([self._issuer] if self._issuer is not None else ())):
             backend.close()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []

@@ -146,7 +146,8 @@ def test_answers_remembered_are_bounded() -> None:
     allowing = policy("https://*.example.com")
     for number in range(2000):
         allowing.fields(b"https://%d.example.com" % number)
-    assert allowing.fields.cache_info().currsize <= 1024
+    assert allowing._cached_fields.cache_info().currsize <= 1024
+    assert allowing.fields(b"https://" + b"x" * 9000) is allowing.fields(b"https://" + b"y" * 9000)
 
 
 def test_preflight_that_asks_for_what_is_allowed() -> None:

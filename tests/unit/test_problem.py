@@ -137,3 +137,16 @@ def test_grpc_gets_its_own_status(kind: type[GatewayError], content_type: bytes)
     assert headers[b"grpc-status"] == codes.get(kind.status, b"2")
     assert headers[b"grpc-message"] == kind.reason.encode()
     assert (b"proxy-status" in headers) == (kind.status >= 500)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_grpc"),
+    [
+        (b"application/grpc; charset=x", True), (b"Application/GRPC+json", True), (b"application/grpcx", False),
+        (b"application/grpc-web", False), (b"text/plain", False), (b"", False),
+    ],
+)  # fmt: skip
+def test_only_grpc_itself_gets_status_200_and_nobody_may_keep_it(content_type: bytes, is_grpc: bool) -> None:
+    status, headers, _ = rendered(errors.NoRoute(), {b"Content-Type": content_type})
+    assert (status == 200) == is_grpc
+    assert (headers.get(b"cache-control") == b"no-store") == is_grpc

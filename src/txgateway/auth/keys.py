@@ -7,6 +7,7 @@ JSON are read by :mod:`txgateway.auth.jwk`.
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
 from txgateway.errors import TokenBadSignature, TokenUnknownKey
@@ -178,6 +179,19 @@ def keys_from_pem(pem: str, allowed: tuple[str, ...] = ()) -> KeySet:
     return KeySet([bind(public, None, allowed)])
 
 
+def _is_public_key(secret: bytes) -> bool:
+    """Whether a text is a key in PEM, SSH, base64 DER or JWK form: whoever has it could sign with it."""
+    if _PUBLIC_TEXT.search(secret) is not None:
+        return True
+    if secret.lstrip().startswith(b"{") and b'"kty"' in secret:
+        return True
+    try:
+        load_der_public_key(b64decode(secret, validate=True))
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
 def _algorithms_of(material: Material) -> frozenset[str]:
     """What a kind of key can verify.
 
@@ -185,8 +199,8 @@ def _algorithms_of(material: Material) -> frozenset[str]:
         ValueError: it is too weak, or of an unusable kind.
     """
     if isinstance(material, bytes):
-        if _PUBLIC_TEXT.search(material) is not None:
-            raise ValueError("the secret is a key in PEM or SSH form: give a public key as such")
+        if _is_public_key(material):
+            raise ValueError("the secret is a public key, or looks like one: give a public key as such")
         fitting = frozenset(name for name, size in HASH_BYTES.items() if len(material) >= size)
         if not fitting:
             raise ValueError("the secret is shorter than its hash: expected at least 32 bytes (RFC 7518 section 3.2)")

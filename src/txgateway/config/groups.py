@@ -148,7 +148,7 @@ class Bulkhead(Table):
 class Jwt(Table):
     """What a route asks of a token and hands on of it. ``claim_headers``: pairs of claim and header."""
 
-    required_scopes: Words = ()
+    required_scopes: Annotated[tuple[str, ...], PlainValidator(listed(vocabulary.scope))] = ()
     claim_headers: Annotated[tuple[tuple[str, str], ...], PlainValidator(vocabulary.claim_headers)] = ()
     forward_token: Boolean = True
 

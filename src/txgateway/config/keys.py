@@ -163,9 +163,12 @@ def secret(value: object) -> str:
     """A secret as given; its length is judged together with the algorithms.
 
     Raises:
-        ValueError: it is empty or blank.
+        ValueError: it is empty or blank, or has characters that got in by mistake: line ends, other controls, a byte
+            order mark.
     """
     text = string(value)
     if not text.strip():
         raise ValueError("expected a secret that is not blank")
+    if any(character < " " or character in "\x7f\ufeff" for character in text):
+        raise ValueError("expected a secret without line ends, other control characters and byte order mark")
     return text

@@ -91,6 +91,10 @@ class MediaTypes:
         return name in self._types or main in self._ranges or b"*" in self._ranges
 
 
+def _has_underscore(lowered: bytes) -> bool:
+    return b"_" in lowered
+
+
 class Admission(Middleware):
     """The limits of one route on who, what and how much.
 
@@ -153,8 +157,11 @@ class Admission(Middleware):
             request.limit_body(self._max_body_bytes)
         if self._rejects_encoded_slash and has_encoded_slash(request.path):
             raise BadPath("encoded slash")
-        if self._underscores != "keep" and b"_" in b"".join(request.fields):  # one search, not one a field
-            self._underscore(request)
+        if self._underscores != "keep":
+            if b"_" in b"".join(request.fields):  # one search, not one a field
+                self._underscore(request)
+            if request.length != NO_BODY:
+                request.drop_trailers(_has_underscore)
         return self.inner.render(request)
 
     def _underscore(self, request: GatewayRequest) -> None:

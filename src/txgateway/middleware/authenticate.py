@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import product
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txgateway.auth.authenticator import Authenticator
@@ -12,20 +12,22 @@ from txgateway.auth.token import VerifiedToken
 from txgateway.errors import ScopeMissing, TokenMalformed
 from txgateway.headers import HOP_BY_HOP, NEVER_NOMINATED, connection_tokens, field_values, is_field_value
 from txgateway.middleware.base import Inner, Middleware
-from txgateway.routing.path import canonical_path
+from txgateway.routing.path import behind_authority, canonical_path
+from txgateway.transport.interfaces import NO_BODY
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
 _AUTHORIZATION = b"authorization"
 _ONLY_AUTHORIZATION = frozenset({_AUTHORIZATION})
-#: Controls and line separators; some readers of latin-1 take U+0085 for the end of a line.
+#: Controls and line separators of Unicode.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 Fields: TypeAlias = tuple[tuple[bytes, bytes, bytes], ...]
 NO_FIELDS: Fields = ()
 
-#: Hyphens and underscores in a claim header's name; each doubles the number of spellings.
-MAX_SEPARATORS = 8
+#: In a lowered name; what CGI and its likes do not tell apart.
+_ODD = re.compile(rb"[^a-z0-9-]")
+_NONE: frozenset[bytes] = frozenset()
 
 
 class Authenticate(Middleware):
@@ -45,7 +47,6 @@ class Authenticate(Middleware):
         claim_headers: pairs of claim and header for the backend; see :class:`ClaimHeaders`.
         forward_token: whether the backend gets the bearer token too.
         public_paths: prefixes on segment borders below which no token is looked at.
-        also_underscored: the client's ``X_User_Id`` is dropped as well as its ``X-User-Id``.
     """
 
     def __init__(
@@ -57,18 +58,17 @@ class Authenticate(Middleware):
         *,
         forward_token: bool = True,
         public_paths: tuple[str, ...] = (),
-        also_underscored: bool = True,
     ) -> None:
         super().__init__(inner)
         self._authenticate = authenticator.authenticate
         self._required = required_scopes
         self._scopes = frozenset(required_scopes)
-        self._headers = ClaimHeaders(claim_headers, also_underscored=also_underscored) if claim_headers else None
+        self._headers = ClaimHeaders(claim_headers) if claim_headers else None
         self._forward_token = forward_token
         self._public = tuple(canonical_path(path.encode("ascii")).rstrip(b"/") + b"/" for path in public_paths)
 
     def render(self, request: GatewayRequest) -> Any:
-        if self._public and (request.canonical_path + b"/").startswith(self._public):
+        if self._public and self._is_public(request):
             return self._pass_unseen(request)
         fields = request.fields
         if len(fields) != len(request.headers) and len(field_values(request.headers, _AUTHORIZATION)) > 1:
@@ -77,6 +77,12 @@ class Authenticate(Middleware):
         if found.__class__ is VerifiedToken:
             return self._admit(found, request)
         return self.when(found, request, self._admit)  # type: ignore[arg-type]
+
+    def _is_public(self, request: GatewayRequest) -> bool:
+        path = request.canonical_path
+        if not (path + b"/").startswith(self._public):
+            return False
+        return not request.path.startswith(b"//") or (behind_authority(path) + b"/").startswith(self._public)
 
     def _admit(self, token: VerifiedToken, request: GatewayRequest) -> Any:
         if not self._scopes <= token.scopes:
@@ -107,11 +113,9 @@ class DropClaimHeaders(Middleware):
     On cancel: nothing to free.
     """
 
-    def __init__(
-        self, inner: Inner, claim_headers: tuple[tuple[str, str], ...], *, also_underscored: bool = True
-    ) -> None:
+    def __init__(self, inner: Inner, claim_headers: tuple[tuple[str, str], ...]) -> None:
         super().__init__(inner)
-        self._headers = ClaimHeaders(claim_headers, also_underscored=also_underscored)
+        self._headers = ClaimHeaders(claim_headers)
 
     def render(self, request: GatewayRequest) -> Any:
         self._headers.replace(request, NO_FIELDS)
@@ -121,22 +125,17 @@ class DropClaimHeaders(Middleware):
 class ClaimHeaders:
     """The header fields that a backend learns claims by.
 
+    A client's field counts as one of them in whatever way its name is spelled that a backend could take for the same:
+    CGI (RFC 3875 section 4.1.18) and its likes make one variable of ``X-User-Id``, ``X_User_Id`` and ``X.User.Id``.
+
     Args:
         pairs: of claim and header.
-        also_underscored: every spelling with hyphens and underscores counts as the header (CGI-like backends take
-            ``X_User_Id`` for ``X-User-Id``).
-
-    Raises:
-        ValueError: a name has more than :data:`MAX_SEPARATORS` hyphens and underscores.
     """
 
-    def __init__(self, pairs: tuple[tuple[str, str], ...], *, also_underscored: bool) -> None:
+    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
         self._fields = [(claim, header.lower().encode("ascii"), header.encode("ascii")) for claim, header in pairs]
         self._name = f"claim headers: {pairs!r}"
-        names = frozenset(lowered for _, lowered, _ in self._fields)
-        if also_underscored:
-            names = names.union(*map(_spellings, names))
-        self._names = names
+        self._plain = frozenset(_variable(lowered) for _, lowered, _ in self._fields)
 
     def of(self, token: VerifiedToken) -> Fields:
         """The fields that say what the token does; worked out once for each token."""
@@ -152,15 +151,31 @@ class ClaimHeaders:
 
     def replace(self, request: GatewayRequest, fields: Fields) -> None:
         """Drop the client's own copies, in the trailers too, and add ``fields``."""
+        mine = self._among(request.fields)
         connection = request.fields.get(b"connection")
-        if connection is not None and not self._names.isdisjoint(nominated := connection_tokens(connection)):
+        if connection is not None and self._among(nominated := connection_tokens(connection)):
             # What the client's Connection names goes now: at the end, it would take what is set here as well.
-            request.remove_headers((nominated - NEVER_NOMINATED - HOP_BY_HOP) | self._names | {b"connection"})
-        elif request.request_trailers or not request.body_complete or not self._names.isdisjoint(request.fields):
-            request.remove_headers(self._names)
+            mine |= (nominated - NEVER_NOMINATED - HOP_BY_HOP) | {b"connection"}
+        if mine:
+            request.remove_headers(mine)
+        if request.length != NO_BODY:
+            request.drop_trailers(self._is_mine)
         if fields:
             request.headers = (*request.headers, *fields)
             request.fields = request.fields | {lowered: value for lowered, _, value in fields}
+
+    def _among(self, names: Collection[bytes]) -> frozenset[bytes]:
+        """Those of these lowered names that count as one of the headers."""
+        if self._plain.isdisjoint(names) and _ODD.search(b"".join(names)) is None:
+            return _NONE
+        return frozenset(filter(self._is_mine, names))
+
+    def _is_mine(self, lowered: bytes) -> bool:
+        return _variable(lowered) in self._plain
+
+
+def _variable(lowered: bytes) -> bytes:
+    return _ODD.sub(b"-", lowered)
 
 
 def claim_value(claim: object) -> bytes | None:
@@ -189,14 +204,3 @@ def _scalar(claim: object) -> str | None:
     if isinstance(claim, str):
         return claim if claim and claim == claim.strip() and _CONTROL.search(claim) is None else None
     return json.dumps(claim) if isinstance(claim, bool | int | float) else None
-
-
-def _spellings(name: bytes) -> set[bytes]:
-    """A lowered name with a hyphen or an underscore in each place that has one of them."""
-    parts = name.replace(b"_", b"-").split(b"-")
-    if len(parts) > MAX_SEPARATORS + 1:
-        raise ValueError(f"a claim header with more than {MAX_SEPARATORS} hyphens and underscores")
-    return {
-        b"".join(part + separator for part, separator in zip(parts, (*chosen, b""), strict=True))
-        for chosen in product((b"-", b"_"), repeat=len(parts) - 1)
-    }

@@ -65,16 +65,22 @@ class Preflights(Leaf):
     route, which has no CORS, is an ordinary request here: answering it would allow what that route does not.
 
     Refuses: ORIGIN_NOT_ALLOWED.
+
+    Args:
+        policy: of the route.
+        is_served: whether the route serves the methods that are asked for; otherwise none is allowed.
     """
 
-    def __init__(self, policy: CorsPolicy) -> None:
+    def __init__(self, policy: CorsPolicy, *, is_served: bool = True) -> None:
         self._policy = policy
+        self._is_served = is_served
 
     def render(self, request: GatewayRequest) -> int:
         fields = request.fields
         asked_headers = b",".join(field_values(request.headers, b"access-control-request-headers"))
         origin = fields[b"origin"]
-        answer = self._policy.preflight(origin, fields[b"access-control-request-method"], asked_headers)
+        method = fields[b"access-control-request-method"] if self._is_served else b""
+        answer = self._policy.preflight(origin, method, asked_headers)
         if answer is None:
             request.before_head(partial(_change, self._policy.fields(origin)))
             raise OriginNotAllowed

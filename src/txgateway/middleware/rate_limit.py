@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
-from txgateway.errors import RateLimited, RateLimitStoreDown
+from txgateway.errors import BadRequest, RateLimited, RateLimitStoreDown
 from txgateway.fields import replaced
+from txgateway.headers import field_values
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.ratelimit import Decision, Limit, Limiter
 from txgateway.ratelimit.keys import address_part, header_part, plain_part, subject_part
@@ -29,7 +30,7 @@ class RateLimit(Middleware):
     """Admits as many requests as a limit allows.
 
     Position: above Authenticate, so that failed log-ins count; below it if the key has the subject in it.
-    Refuses: RATE_LIMITED; RATE_LIMIT_STORE_DOWN if the store is, and the route wants no request then.
+    Refuses: RATE_LIMITED; BAD_REQUEST (several lines of the header in the key); RATE_LIMIT_STORE_DOWN if the store is, and the route wants no request then.
     On cancel: a decision under way is dropped; its token may be gone.
 
     Args:
@@ -94,6 +95,8 @@ def _part(part: str, route_name: str) -> Callable[[GatewayRequest], bytes]:
         return address_part(request.client_ip) if request.subject is None else subject_part(request.subject)
 
     def header(request: GatewayRequest) -> bytes:
+        if len(request.fields) != len(request.headers) and len(field_values(request.headers, name)) > 1:
+            raise BadRequest("several lines of the header that the limit goes by: a backend may take another one")
         value = request.fields.get(name)
         return header_part(name, value) if value else address_part(request.client_ip)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from txgateway.cors import is_preflight
-from txgateway.errors import ORDINARY_METHODS, MethodNotAllowed, NoRoute
+from txgateway.errors import ORDINARY_METHODS, BadPath, MethodNotAllowed, NoRoute
 from txgateway.middleware.base import Inner, RouteCells
+from txgateway.routing.path import behind_authority
 from txgateway.routing.table import RouteTable
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class RouteEntry:
 
     Attributes:
         preflights: what answers the preflights of a route with CORS; without, they are requests like others.
+        preflights_in_vain: the same, for a method that no route serves there.
     """
 
     name: str
@@ -28,6 +30,7 @@ class RouteEntry:
     cells: RouteCells
     allows_trace: bool
     preflights: Inner | None = None
+    preflights_in_vain: Inner | None = None
 
 
 class Router:
@@ -37,7 +40,8 @@ class Router:
     none, the preflight is an ``OPTIONS`` like any other.
 
     Position: below ClientAddress; what is refused above it, or here, counts under no route.
-    Refuses: NO_ROUTE, METHOD_NOT_ALLOWED (also TRACE, unless the route lists it).
+    Refuses: NO_ROUTE, METHOD_NOT_ALLOWED (also TRACE, unless the route lists it), BAD_PATH where a backend may see the
+        path of another route.
     On cancel: nothing to free.
     """
 
@@ -48,27 +52,46 @@ class Router:
 
     def render(self, request: GatewayRequest) -> Any:
         if request.method == b"OPTIONS" and is_preflight(request.method, request.fields):
-            entry = self._asked_for(request)
-            if entry is not None and entry.preflights is not None:
-                _take(request, entry)
-                return entry.preflights.render(request)
+            asked_for, answer = self._asked_for(request)
+            if asked_for is not None and answer is not None:
+                _take(request, asked_for)
+                return answer.render(request)
         entry, parameters = self._table.match(
             request.host or b"", request.canonical_path, request.method, request.fields
         )
         if request.method == b"TRACE" and not entry.allows_trace:
             raise MethodNotAllowed(ORDINARY_METHODS)
+        if request.path.startswith(b"//") and self._other_reading(request) is not entry:
+            raise BadPath("two slashes in front, which a backend may take for an authority on another route")
         _take(request, entry)
         if parameters:
             request.path_parameters = parameters
         return entry.resource.render(request)
 
-    def _asked_for(self, request: GatewayRequest) -> RouteEntry | None:
-        """The route of the request that a preflight asks leave for, if there is one."""
-        method = request.fields[b"access-control-request-method"]
+    def _other_reading(self, request: GatewayRequest) -> RouteEntry | None:
+        """The route for a backend that takes the first segment for an authority; None if it would have none."""
+        path = behind_authority(request.canonical_path)
         try:
-            return self._table.match(request.host or b"", request.canonical_path, method, request.fields)[0]
+            return self._table.match(request.host or b"", path, request.method, request.fields)[0]
         except (NoRoute, MethodNotAllowed):
             return None
+
+    def _asked_for(self, request: GatewayRequest) -> tuple[RouteEntry | None, Inner | None]:
+        """The route of the request that a preflight asks leave for, and what answers there, if anything does."""
+        method = request.fields[b"access-control-request-method"]
+        host, path, fields = request.host or b"", request.canonical_path, request.fields
+        try:
+            entry = self._table.match(host, path, method, fields)[0]
+        except NoRoute:
+            return None, None
+        except MethodNotAllowed as refusal:
+            # A page is told what it may do here, not that it must not ask.
+            for served in refusal.allowed:
+                entry = self._table.match(host, path, served.encode("ascii"), fields)[0]
+                if entry.preflights_in_vain is not None:
+                    return entry, entry.preflights_in_vain
+            return None, None
+        return entry, entry.preflights
 
 
 def _take(request: GatewayRequest, entry: RouteEntry) -> None:

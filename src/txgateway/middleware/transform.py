@@ -59,8 +59,10 @@ def _without_segments(path: bytes, count: int) -> bytes:
             position += _slash(path, position)
         while position < length and not _slash(path, position):
             position += 1
-    rest = path[position:]
-    return rest if rest.startswith(b"/") else b"/" + rest[_slash(rest, 0) :]
+    # One slash in front: a backend may take what follows two for an authority.
+    while position < length and _slash(path, position):
+        position += _slash(path, position)
+    return b"/" + path[position:]
 
 
 def _slash(path: bytes, position: int) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
 from txgateway.config import Backend as BackendSettings
 from txgateway.config import Target as TargetSettings
+from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend, Target
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.transport.client_tls import TlsContext, TlsSettings
@@ -32,6 +34,12 @@ def build_backends(
         demo_port: where the demo listens on loopback, if a target is it.
     """
     return {name: _backend(settings, reactor, wheel, demo_port) for name, settings in backends.items()}
+
+
+def build_issuer(url: str, reactor: Any, wheel: TimerWheel) -> Backend:
+    """A backend for what is downloaded from ``url``: our own client has limits for all that a server may send."""
+    parts = urlsplit(url)
+    return _backend(BackendSettings("issuer", (parse_target(f"{parts.scheme}://{parts.netloc}"),)), reactor, wheel, 0)
 
 
 def _backend(settings: BackendSettings, reactor: Any, wheel: TimerWheel, demo_port: int) -> Backend:

@@ -52,7 +52,9 @@ def _answer_as_last_hop(request: GatewayRequest) -> None:
         request.answer(204, [], b"")
         return
     lines = [b"%b %b %b" % (request.method, request.uri, request.clientproto)]
-    lines += [b"%b: %b" % (name, value) for lowered, name, value in request.headers if lowered not in _PRIVATE]
+    # Nor what the gateway itself has put there, which may be a secret between it and the backend.
+    hidden = _PRIVATE | request.removed_names
+    lines += [b"%b: %b" % (name, value) for lowered, name, value in request.headers if lowered not in hidden]
     request.answer(200, [(b"content-type", b"Content-Type", b"message/http")], b"\r\n".join([*lines, b"", b""]))
 
 

@@ -84,7 +84,11 @@ class RedisLimiter:
 
     def read(self, reply: list[int]) -> Decision:
         """The decision in the script's reply."""
-        return Decision(self.limit, reply[0] == 1, reply[1:])
+        # Whatever the server says, a level is one that the bucket can have.
+        levels = [
+            min(max(level, 0), capacity) for level, (_, _, capacity) in zip(reply[1:], self.limit.numbers, strict=True)
+        ]
+        return Decision(self.limit, reply[0] == 1, levels)
 
     def without_store(self, key: bytes) -> Decision:
         """The decision that the policy makes."""

@@ -45,7 +45,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # not an
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         try:
             super().dataReceived(data)
-        except txredisapi.InvalidData:
+        except (txredisapi.InvalidData, MemoryError):  # or announces more than there is memory for
             self.tell("what the server sends is not its protocol")
 
     def replyReceived(self, reply: Any) -> None:

@@ -74,6 +74,15 @@ def canonical_path(path: bytes) -> bytes:
     return _canonicalize(path)
 
 
+def behind_authority(canonical: bytes) -> bytes:
+    """What a backend takes for the path that reads a path with two slashes in front as ``//authority/path``.
+
+    RFC 3986 section 4.2 calls that a network-path reference, and many URL parsers know no other meaning of it.
+    """
+    second = canonical.find(b"/", 1)
+    return canonical[second:] if second > 0 else b"/"
+
+
 def has_encoded_slash(path: bytes) -> bool:
     """Whether a client's path holds ``%2F``, for those who refuse it; ``%252F`` is not one."""
     return b"%2F" in path or b"%2f" in path

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from twisted.internet.task import Clock
 
-from txgateway.auth.cache import TokenCache
+from txgateway.auth.cache import MAX_CACHED_BYTES, TokenCache
 from txgateway.auth.token import VerifiedToken
 
 
@@ -56,3 +56,29 @@ def test_cleared_cache_is_empty() -> None:
     cache.put(b"a", verified())
     cache.clear()
     assert cache.get(b"a") is None
+
+
+def test_long_tokens_make_room_by_their_bytes() -> None:
+    cache = TokenCache(10_000, lambda: 0.0)
+    tokens = [b"%08d" % number + b"x" * 8000 for number in range(MAX_CACHED_BYTES // 8008 + 10)]
+    for token in (*tokens, tokens[-1]):
+        cache.put(token, verified())
+    assert len(cache) == MAX_CACHED_BYTES // 8008
+    assert cache.get(tokens[9]) is None
+    assert cache.get(tokens[-1]) is not None
+    cache.clear()
+    for token in tokens[: len(tokens) - 10]:
+        cache.put(token, verified())
+    assert cache.get(tokens[0]) is not None
+
+
+def test_bytes_of_expired_tokens_are_free_again() -> None:
+    clock = Clock()
+    cache = TokenCache(10_000, clock.seconds)
+    long = b"x" * (MAX_CACHED_BYTES - 10)
+    cache.put(long, verified())
+    clock.advance(10)
+    assert cache.get(long) is None
+    cache.put(b"a" * 100, verified(expires_at=99.0))
+    cache.put(b"b" * 100, verified(expires_at=99.0))
+    assert len(cache) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -184,3 +185,12 @@ def test_public_formats_other_than_pem_are_refused() -> None:
     ssh = rsa_key().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     with pytest.raises(ValueError, match="PEM"):
         keys_from_pem(ssh)
+
+
+def test_public_key_in_any_text_form_is_no_secret() -> None:
+    public = rsa_key().public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for text in (b64encode(der).decode(), ' {"kty": "RSA", "n": "' + "A" * 300 + '", "e": "AQAB"}'):
+        with pytest.raises(ValueError, match="public key"):
+            keys_from_secret(text)
+    assert len(keys_from_secret(b64encode(b"MII" + b"s" * 40).decode())) == 1

@@ -91,3 +91,10 @@ def test_jwks_has_keys() -> None:
 def test_jwks_without_keys_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a JWKS document"):
         keys.jwks(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 40 + "\n", "x\r" * 20, "\ufeff" + "x" * 40, "x" * 40 + "\x00"])
+def test_secret_with_what_got_in_by_mistake_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a secret"):
+        keys.secret(text)
+    assert keys.secret("ä b" * 20) == "ä b" * 20

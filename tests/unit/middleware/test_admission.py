@@ -192,3 +192,26 @@ def test_refusals_come_in_the_order_of_the_list() -> None:
         with pytest.raises(error):
             Admission(Inner(), **(passing | refusing)).render(request)
         del refusing[name]
+
+
+class Trailers:
+    """Keeps the trailers of a body."""
+
+    names: Any = None
+
+    def body_received(self, data: bytes) -> None: ...
+    def body_ended(self, trailers: Any) -> None:
+        self.names = [name for _, name, _ in trailers]
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"), [("drop", [b"X-Sum"]), ("reject", [b"X-Sum"]), ("keep", [b"X_User", b"X-Sum"])]
+)
+def test_underscores_in_trailers_are_dropped(setting: str, kept: list[bytes]) -> None:
+    request = stub_request(b"POST", length=UNKNOWN_LENGTH)
+    request.body_complete = False
+    passed(request, underscore_headers=setting)
+    consumer = Trailers()
+    request.want_body(consumer)
+    request.receive_body_end([(b"x_user", b"X_User", b"1"), (b"x-sum", b"X-Sum", b"2")])
+    assert consumer.names == kept

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.server import NOT_DONE_YET
 
-from txgateway.errors import RateLimited, RateLimitStoreDown
+from txgateway.errors import BadRequest, RateLimited, RateLimitStoreDown
 from txgateway.middleware.rate_limit import RateLimit
 from txgateway.ratelimit import Decision, Limit, Limiter
 from txgateway.ratelimit.memory import MemoryLimiter
@@ -222,3 +222,14 @@ def test_without_store_a_closed_limit_refuses_everything() -> None:
         decorated.render()
     assert decorated.inner.requests == []
     assert decorated.counts == ["store_error"]
+
+
+def test_second_line_of_the_header_in_the_key_is_refused() -> None:
+    request = stub_request(fields={b"X-Key": b"valid"})
+    request.headers = (*request.headers, (b"x-key", b"x-key", b"random"))
+    limiter = Fixed(ALLOWED)
+    with pytest.raises(BadRequest):
+        Decorated(limiter, ("header:x-key",)).render(request)
+    assert limiter.keys == []
+    Decorated(limiter, ("header:x-other",)).render(request)
+    assert limiter.keys == [b"ip=192.0.2.1"]

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 from tests.unit.support import Inner, MemoryGateway, stub_request
 
-from txgateway.errors import MethodNotAllowed, NoRoute
+from txgateway.errors import BadPath, MethodNotAllowed, NoRoute
 from txgateway.middleware.router import RouteEntry, Router
 from txgateway.request import GatewayRequest
+from txgateway.routing.path import canonical_path
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.telemetry.metrics import RequestMetrics
 
@@ -67,6 +68,7 @@ class Places:
         cells = RequestMetrics()
         self.ends = {rule.name: Inner() for rule in rules}
         self.preflights = {name: Inner() for name in with_cors}
+        self.in_vain = {name: Inner() for name in with_cors}
         self.router = Router(
             RouteTable(
                 (
@@ -77,6 +79,7 @@ class Places:
                         cells.route(rule.name),
                         allows_trace=False,
                         preflights=self.preflights.get(rule.name),
+                        preflights_in_vain=self.in_vain.get(rule.name),
                     ),
                 )
                 for rule in rules
@@ -91,11 +94,12 @@ class Places:
         if origin is not None:
             fields[b"Origin"] = origin
         request = stub_request(method, target, fields)
-        request.canonical_path = target
+        request.path = target
+        request.canonical_path = canonical_path(target)
         self.router.render(request)
         (found,) = [
             name + mark
-            for ends, mark in ((self.ends, ""), (self.preflights, " (preflight)"))
+            for ends, mark in ((self.ends, ""), (self.preflights, " (preflight)"), (self.in_vain, " (in vain)"))
             for name, end in ends.items()
             if end.requests == [request]
         ]
@@ -111,6 +115,7 @@ def places() -> Places:
             RouteRule("items", path="/items"),
             RouteRule("closed", path="/closed"),
             RouteRule("written", path="/written", methods=("PUT",)),
+            RouteRule("shut", path="/shut", methods=("PUT",)),
         ),
         with_cors=("read", "items", "written"),
     )
@@ -123,6 +128,8 @@ def places() -> Places:
         (b"/items/1", b"HEAD", "read (preflight)"),
         (b"/items/1", b"PUT", "items (preflight)"),
         (b"/written", b"PUT", "written (preflight)"),
+        # A method that no route serves: the page hears from one that has CORS.
+        (b"/written", b"GET", "written (in vain)"),
         # A route without CORS: nobody answers for it, not even the one that ordinary OPTIONS go to.
         (b"/items/1", b"DELETE", "items"),
         (b"/closed", b"GET", "closed"),
@@ -148,7 +155,7 @@ def refused(method: bytes, target: bytes, asked: bytes | None = None) -> tuple[t
     return raised.type, request
 
 
-@pytest.mark.parametrize(("target", "error"), [(b"/written", MethodNotAllowed), (b"/nowhere", NoRoute)])
+@pytest.mark.parametrize(("target", "error"), [(b"/shut", MethodNotAllowed), (b"/nowhere", NoRoute)])
 def test_preflight_that_no_route_takes_is_refused_like_any_options(target: bytes, error: type[Exception]) -> None:
     assert refused(b"OPTIONS", target, b"DELETE")[0] is error
 
@@ -157,3 +164,16 @@ def test_trace_is_refused_before_a_route_takes_it_so_that_the_edge_answers() -> 
     error, request = refused(b"TRACE", b"/items")
     assert error is MethodNotAllowed
     assert (request.route_name, request.route_metrics) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "target", [b"//items/closed/1", b"///items/closed", b"//items//closed", b"//closed/items", b"//items/x"]
+)
+def test_slashes_in_front_that_a_backend_may_take_for_another_route_are_refused(target: bytes) -> None:
+    with pytest.raises(BadPath):
+        places().place(b"GET", target)
+
+
+@pytest.mark.parametrize(("target", "place"), [(b"//items/items/1", "read"), (b"//closed/closed", "closed")])
+def test_slashes_in_front_are_no_matter_where_both_readings_are_of_one_route(target: bytes, place: str) -> None:
+    assert places().place(b"GET", target) == place

@@ -437,3 +437,13 @@ def test_room_is_imported_without_a_reactor() -> None:
     program = "import sys, txgateway.ratelimit.redis; sys.exit('twisted.internet.reactor' in sys.modules)"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("level", [-(2**63), -1, 2**62])
+def test_level_that_no_bucket_can_have_is_taken_for_the_nearest(level: int) -> None:
+    world = World()
+    capacity = world.limit.numbers[0][2]
+    decision = world.limiters.limiter("r", world.limit).read([0, level])
+    assert decision.levels == [0 if level < 0 else capacity]
+    assert 0 <= decision.retry_after_s <= 1
+    world.limiters.close()
