@@ -240,7 +240,7 @@ def test_preflight_is_answered_exactly_for_routes_with_cors(
     origin = b"https://app.example.com" if is_allowed else b"https://evil.example"
     fields = {b"Origin": origin, b"Access-Control-Request-Method": asked}
     request = stub_request(b"OPTIONS", path, fields, channel=channel)
-    request.canonical_path = path
+    request.path = request.canonical_path = path
     wanted, ordinary = found(table, path, asked), found(table, path, b"OPTIONS")
     try:
         Router(table).render(request)
