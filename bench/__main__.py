@@ -16,8 +16,10 @@ from bench.bodies import bodies
 from bench.compare import compare
 from bench.driver import driver
 from bench.idle import idle
+from bench.limits import limits
 from bench.load import CONNECTIONS, SHAPES
 from bench.options import gateway_env_option, json_option, proxies_option
+from bench.outage import outage
 from bench.peers import GATEWAY_REDIS, PEERS
 from bench.processes import require_cores
 from bench.routes import routes
@@ -72,7 +74,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(1)  # leaves through the context managers, which stop what was started
 
 
-for command in (bodies, driver, idle, routes, stale):
+for command in (bodies, driver, idle, limits, outage, routes, stale):
     main.add_command(command)
 
 if __name__ == "__main__":
