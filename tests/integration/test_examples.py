@@ -50,8 +50,18 @@ def test_example_spreads_by_weight_and_strips_the_prefix(gateway: Gateway, backe
     assert gateway.get("/api/v1/resumes/7", host="example.com").status == 404
     refused = gateway.get("/api/v1/resumes/7", host="api.example.com", method="DELETE")
     assert (refused.status, refused.header("Allow")) == (405, "GET, HEAD, POST")
-    large = b"POST /api/v1/resumes HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 1048577\r\n\r\n"
-    assert gateway.ask(large).status == 413
+    post = b"POST /api/v1/resumes HTTP/1.1\r\nHost: api.example.com\r\nContent-Type: application/json\r\n"
+    assert gateway.ask(post + b"Content-Length: 1048577\r\n\r\n").status == 413
+    assert gateway.ask(post.replace(b"json", b"xml") + b"Content-Length: 1\r\n\r\nx").status == 415
+
+
+def test_example_limits_its_rate_and_lets_its_pages_in(gateway: Gateway, backends: list[ScriptedBackend]) -> None:
+    page = "Origin: https://app.example.com"
+    answered = gateway.get("/api/v1/resumes/7", page, host="api.example.com")
+    assert answered.header("RateLimit-Policy") == '"resumes";q=100;w=2'
+    assert answered.header("Access-Control-Allow-Origin") == "https://app.example.com"
+    asked = "Access-Control-Request-Method: POST"
+    assert gateway.get("/api/v1/resumes", page, asked, host="api.example.com", method="OPTIONS").status == 204
 
 
 def test_example_rewrites_exact_and_templated_paths(gateway: Gateway, backends: list[ScriptedBackend]) -> None:
