@@ -94,7 +94,7 @@ class Pipeline:
         # Every answer carries an id, a probe's and a refusal's too.
         request_id = partial(RequestId, is_trusted=forwarded.is_trusted, new_id=parts.new_request_id)
         # Every answer that no route makes tells browsers to be careful; above the probes, which are such answers.
-        security_headers = partial(EdgeSecurityHeaders, settings=settings)
+        security_headers = partial(EdgeSecurityHeaders, settings=settings, policy=forwarded)
         # A page of an allowed origin may read an error that came before any route.
         edge_cors = [partial(EdgeCors, policy=cors)] if cors is not None else []
         # Probes are not counted, not logged, never routed.
@@ -174,7 +174,15 @@ class _RouteBuilder:
         if cors is not None:
             preflights = nest(security_headers, end=Preflights(cors))
             in_vain = nest(security_headers, end=Preflights(cors, is_served=False))
-        return RouteEntry(route.name, resource, parts.cells(route.name), "TRACE" in route.methods, preflights, in_vain)
+        return RouteEntry(
+            route.name,
+            resource,
+            parts.cells(route.name),
+            "TRACE" in route.methods,
+            preflights,
+            in_vain,
+            keeps_path=not (route.strip_prefix or route.rewrite),
+        )
 
     def cors_policy(self, settings: CorsSettings) -> CorsPolicy | None:
         """One for all routes with the same settings; None without CORS."""

@@ -159,10 +159,13 @@ class GatewayService(Service):
 
     def _running(self) -> None:
         # Traffic may come once keys were asked for, whether they came or not.
-        self.security.start().addCallback(lambda _: self.readiness.started())
+        self.security.start().addCallback(self._ready)
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+
+    def _ready(self, _: object) -> None:
+        self.readiness.started()
         _log.info("ready", routes=len(self.configuration.routes), backends=len(self.backends))
 
     def _start_demo(self) -> int:

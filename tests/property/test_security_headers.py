@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.unit.support import Inner, StubChannel, stub_request
 
 from txgateway.config.groups import SecurityHeaders as Settings
-from txgateway.forwarded import Forwarded
+from txgateway.forwarded import Forwarded, ForwardedPolicy
 from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityFields, SecurityHeaders
 from txgateway.transport.interfaces import HeaderList
 
@@ -79,7 +79,8 @@ def test_route_and_edge_never_both_speak(
     request = stub_request(channel=channel)
     if said is not None:
         request.forwarded = Forwarded("192.0.2.7", said, [])
-    EdgeSecurityHeaders(SecurityHeaders(Inner(), route) if is_routed else Inner(), edge).render(request)
+    end = SecurityHeaders(Inner(), route) if is_routed else Inner()
+    EdgeSecurityHeaders(end, edge, ForwardedPolicy(())).render(request)
     request.route_name = "r" if is_routed else None
     request.answer(200, list(backend), b"")
     is_secure = (said or channel.scheme) == b"https"

@@ -23,6 +23,7 @@ class RouteEntry:
     Attributes:
         preflights: what answers the preflights of a route with CORS; without, they are requests like others.
         preflights_in_vain: the same, for a method that no route serves there.
+        keeps_path: the backend gets the client's own path.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RouteEntry:
     allows_trace: bool
     preflights: Inner | None = None
     preflights_in_vain: Inner | None = None
+    keeps_path: bool = True
 
 
 class Router:
@@ -61,7 +63,7 @@ class Router:
         )
         if request.method == b"TRACE" and not entry.allows_trace:
             raise MethodNotAllowed(ORDINARY_METHODS)
-        if request.path.startswith(b"//") and self._other_reading(request) is not entry:
+        if entry.keeps_path and request.path.startswith(b"//") and self._other_reading(request) is not entry:
             raise BadPath("two slashes in front, which a backend may take for an authority on another route")
         _take(request, entry)
         if parameters:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from txgateway.config.groups import SecurityHeaders as Settings
 from txgateway.fields import Fields, has_field
+from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.base import Inner, Middleware
 
 if TYPE_CHECKING:
@@ -82,10 +83,12 @@ class SecurityHeaders(Middleware):
         return self.inner.render(request)
 
     def _add(self, request: GatewayRequest) -> None:
-        # What is refused at once, or is a probe, has no forwarded yet.
-        forwarded = getattr(request, "forwarded", None)
-        scheme = request.channel.scheme if forwarded is None else forwarded.scheme
-        request.response_headers = self._fields.added_to(request.response_headers, is_secure=scheme == b"https")
+        is_secure = self._scheme(request) == b"https"
+        request.response_headers = self._fields.added_to(request.response_headers, is_secure=is_secure)
+
+    def _scheme(self, request: GatewayRequest) -> bytes:
+        known = getattr(request, "forwarded", None)
+        return request.channel.scheme if known is None else known.scheme  # type: ignore[no-any-return]
 
 
 class EdgeSecurityHeaders(SecurityHeaders):
@@ -94,8 +97,24 @@ class EdgeSecurityHeaders(SecurityHeaders):
     Position: at the edge, above the probes and whatever may refuse.
     Refuses: nothing.
     On cancel: nothing to free.
+
+    Args:
+        inner: what it wraps.
+        settings: of the process.
+        policy: tells whether the client's own connection is secure, where ClientAddress has not been asked yet.
     """
+
+    def __init__(self, inner: Inner, settings: Settings, policy: ForwardedPolicy) -> None:
+        super().__init__(inner, settings)
+        self._policy = policy
 
     def _add(self, request: GatewayRequest) -> None:
         if request.route_name is None:
             super()._add(request)
+
+    def _scheme(self, request: GatewayRequest) -> bytes:
+        known = getattr(request, "forwarded", None)
+        if known is None:  # a probe, or refused above ClientAddress
+            channel = request.channel
+            known = self._policy.resolve(channel.peer_ip, request.headers, scheme=channel.scheme, host=b"", port=0)
+        return known.scheme

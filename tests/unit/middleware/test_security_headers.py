@@ -5,7 +5,7 @@ from tests.unit.support import Inner, StubChannel, stub_request
 
 from txgateway.config.groups import SecurityHeaders as Settings
 from txgateway.errors import InternalError
-from txgateway.forwarded import Forwarded
+from txgateway.forwarded import Forwarded, ForwardedPolicy
 from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityHeaders
 
 CSP = (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'")
@@ -101,7 +101,7 @@ def edge(route_name: str | None) -> list[tuple[bytes, bytes]]:
     channel = StubChannel()
     request = stub_request(channel=channel)
     route = SecurityHeaders(Inner(), Settings(frame_options="SAMEORIGIN"))
-    EdgeSecurityHeaders(route if route_name else Inner(), Settings()).render(request)
+    EdgeSecurityHeaders(route if route_name else Inner(), Settings(), ForwardedPolicy(())).render(request)
     request.route_name = route_name
     request.answer(404, [], b"")
     fields: list[tuple[bytes, bytes]] = channel.events[0][3]
