@@ -74,7 +74,7 @@ class GatewayService(Service):
         self.readiness = Readiness(self._health)
         self.metrics = RequestMetrics(
             self._pool_counts,
-            lambda: self.observer.sink.dropped + self.access_log.dropped,
+            lambda: self.observer.sink.dropped,
             lambda: self.security.limiters.degraded,
         )
         jwks_url = configuration.settings.jwt_jwks_url

@@ -27,8 +27,13 @@ def _second(at_s: int) -> str:
 
 def timestamp(at_s: float) -> str:
     """``2026-01-31T23:59:59.999Z`` (RFC 3339 section 5.6) for seconds since the epoch, cut to milliseconds."""
-    whole_s = math.floor(at_s)
-    return f"{_second(whole_s)}.{int((at_s - whole_s) * 1000):03d}Z"
+    return _millisecond(math.floor(at_s * 1000))
+
+
+@lru_cache(maxsize=64)
+def _millisecond(at_ms: int) -> str:
+    whole_s, left_ms = divmod(at_ms, 1000)
+    return f"{_second(whole_s)}.{left_ms:03d}Z"
 
 
 def json_line(fields: Fields) -> bytes:

@@ -9,8 +9,7 @@ import attrs
 import pytest
 from twisted.internet.task import Clock
 
-from txgateway.telemetry import access_log
-from txgateway.telemetry.access_log import FLUSH_S, AccessLog
+from txgateway.telemetry.access_log import BATCH_BYTES, FLUSH_S, AccessLog
 from txgateway.telemetry.sink import LogSink
 
 FIELDS = [
@@ -160,17 +159,18 @@ def test_a_request_without_a_head_has_nulls() -> None:
     assert [fields[name] for name in names] == [None] * len(names)
 
 
-def test_too_many_waiting_records_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_log, "MAX_RECORDS", 2)
-    log, lines, _ = make()
-    for _ in range(5):
-        log.record(Finished())
-    log.flush()
-    assert lines.puts[0].count(b"\n") == 2
-    assert log.dropped == 3
+def test_lines_that_fill_a_batch_are_written_at_once() -> None:
+    log, lines, clock = make()
+    count = 0
+    while not lines.puts:
+        log.record(Finished(path=b"/" + b"x" * 8000))
+        count += 1
+    assert count == -(-BATCH_BYTES // (len(lines.puts[0]) // count))
+    assert lines.puts[0].count(b"\n") == count
+    assert not clock.getDelayedCalls()
     log.record(Finished())
-    log.flush()
-    assert len(lines.puts) == 2
+    clock.advance(FLUSH_S)
+    assert [put.count(b"\n") for put in lines.puts] == [count, 1]
 
 
 def test_flush_leaves_nothing_behind_and_may_be_repeated() -> None:
