@@ -32,8 +32,8 @@ ANSWER = (
 
 #: Clients at once, as in the whole-process measurements.
 CONNECTIONS = 32
-#: Requests of the ``varied`` shape, as many as share no divisor with the clients.
-VARIANTS = 61
+#: Requests of the ``varied`` shape: more than anybody remembers, and no divisor shared with the clients.
+VARIANTS = 4099
 #: Requests between two looks at the clock.
 SLICE = 16 * CONNECTIONS
 
@@ -158,6 +158,13 @@ def _own_lines(shape: str) -> list[str]:
     return [""]
 
 
+def _answers(shape: str) -> list[bytes]:
+    """What the target says, in turn."""
+    if shape != "varied":
+        return [ANSWER]
+    return [ANSWER.replace(b"Connection:", b"X-Trace: %d\r\nConnection:" % number) for number in range(VARIANTS)]
+
+
 def measure(environment: dict[str, str], shape: str, requests: int) -> float:
     """CPU microseconds per request."""
     if environment.pop(SECURED, None):
@@ -166,12 +173,13 @@ def measure(environment: dict[str, str], shape: str, requests: int) -> float:
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
     messages = [f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}{own}\r\n".encode("ascii") for own in _own_lines(shape)]
     turns = itertools.cycle(messages)
+    answers = itertools.cycle(_answers(shape))
     for client in clients:
         client.dataReceived(next(turns))
     dialer.connect()
     targets = dialer.connections
     for target in targets:
-        target.dataReceived(ANSWER)
+        target.dataReceived(next(answers))
     for client in clients:
         if [answer.split(b"\r\n")[0] for answer in client.transport.written] != [b"HTTP/1.1 200 OK"]:
             raise click.ClickException(f"unexpected answer {client.transport.written!r}")
@@ -186,7 +194,7 @@ def measure(environment: dict[str, str], shape: str, requests: int) -> float:
             for client in clients:
                 client.dataReceived(next(turns))
             for target in targets:
-                target.dataReceived(ANSWER)
+                target.dataReceived(next(answers))
             for transport in transports:
                 transport.written.clear()
         log.flush()
