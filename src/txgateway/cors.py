@@ -46,6 +46,7 @@ CORS_FIELDS: Final = frozenset(
         b"access-control-allow-private-network",
     )
 )
+_VARY_LINE: Final = b"Vary: Origin\r\n"
 _REPLACED: Final = dict.fromkeys(CORS_FIELDS, b"")
 _REPLACED_WITH_VARY: Final = {**_REPLACED, b"vary": b""}
 
@@ -174,7 +175,7 @@ def with_cors(headers: HeaderList, fields: Fields) -> HeaderList:
         at = next(at for at, header in enumerate(headers) if header[0] == b"vary")
         lowered, name, value = headers[at]
         headers[at] = (lowered, name, value + b", Origin" if value else b"Origin")
-    return replaced(headers, fields.fields[1:], _REPLACED, b"")
+    return replaced(headers, fields.fields[1:], _REPLACED, fields.wire[len(_VARY_LINE) :])
 
 
 @lru_cache(maxsize=_MAX_CACHED_VALUES)

@@ -311,6 +311,14 @@ class RateLimitStoreDown(GatewayError):
     proxy_error = "proxy_internal_error"
 
 
+class BulkheadFull(GatewayError):
+    """The route has as many requests under way as it allows, and waiting is not possible or took too long."""
+
+    status, reason, title = 503, "BULKHEAD_FULL", "Service Unavailable"
+    detail = "Too many requests for this resource are under way."
+    proxy_error = "connection_limit_reached"
+
+
 class DeadlineExceeded(GatewayError):
     """The route's total time was used up before a response head arrived."""
 

@@ -39,7 +39,7 @@ class ReceivedHeaders(list[tuple[bytes, bytes, bytes]]):
     def grow(self, fields: Sequence[Header], names: Mapping[bytes, bytes], wire: bytes) -> None:
         """Put ``fields``, with their names and lines, at the end; to be called while there are :attr:`names`."""
         self.names.update(names)  # type: ignore[union-attr]
-        if self.shared == len(self):
+        if wire and self.shared == len(self):
             self.wire += wire
             self.shared += len(fields)
         _extend(self, fields)

@@ -23,6 +23,7 @@ from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.admission import Admission
 from txgateway.middleware.authenticate import Authenticate, DropClaimHeaders
 from txgateway.middleware.base import Inner, RouteCells
+from txgateway.middleware.bulkhead import Bulkhead
 from txgateway.middleware.client_address import ClientAddress
 from txgateway.middleware.cors import Cors, EdgeCors, Preflights
 from txgateway.middleware.observe import Log, Observe
@@ -35,7 +36,7 @@ from txgateway.middleware.sanitize import Sanitize
 from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityHeaders
 from txgateway.middleware.transform import HeaderTransform, PathTransform
 from txgateway.proxy.backend import Backend
-from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource
+from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource, Share, SplitResource
 from txgateway.ratelimit import Limit
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.security import Security
@@ -165,6 +166,8 @@ class _RouteBuilder:
         # Below it everybody knows who asks.
         decorators += self._authentication(route)
         decorators += limit if is_by_subject else []
+        # Below all that refuses: only what goes further holds a permit.
+        decorators.append(self._bulkhead(route))
         # Below whatever reads the client's own fields.
         decorators += _header_transform(route)
         # Last: everything above sees the client's own path.
@@ -249,6 +252,18 @@ class _RouteBuilder:
             return [partial(DropClaimHeaders, claim_headers=jwt.claim_headers)]
         return []
 
+    def _bulkhead(self, route: Route) -> Decorator:
+        settings = route.bulkhead
+        return partial(
+            Bulkhead,
+            max_concurrent=settings.max_concurrent,
+            max_queue=settings.max_queue,
+            queue_timeout_s=settings.queue_timeout_s,
+            total_s=route.timeout.total_s,
+            wheel=self._parts.wheel,
+            clock=self._parts.clock,
+        )
+
 
 def _header_transform(route: Route) -> list[Decorator]:
     requests, responses = route.request_headers, route.response_headers
@@ -299,7 +314,11 @@ def _end(route: Route, parts: Collaborators) -> Inner:
         preserve_host=route.preserve_host,
         upgrades=frozenset(name.lower().encode("ascii") for name in route.upgrades),
     )
-    return ReverseProxyResource(parts.backends[route.backends[0].name], settings, parts.wheel)
+    shares = [
+        Share(ReverseProxyResource(parts.backends[backend.name], settings, parts.wheel), backend.weight)
+        for backend in route.backends
+    ]
+    return shares[0].end if len(shares) == 1 else SplitResource(shares)
 
 
 def _rule(route: Route) -> RouteRule:

@@ -52,6 +52,7 @@ class GatewayRequest(WebRequest):
         started_at, ended_at: clock seconds.
         upstream_s: seconds from the last attempt's start to its response head.
         removed_names: of fields that were taken out, or replaced; lowered.
+        hidden_names: of response fields that the client gets neither in trailers nor in 1xx heads; lowered.
         subject: ``sub`` of the verified token, or None.
         claims: all claims of the verified token.
         bytes_in, bytes_out: body bytes.
@@ -112,6 +113,7 @@ class GatewayRequest(WebRequest):
     forwarded: Forwarded
     response_headers: HeaderList
     removed_names: frozenset[bytes] = frozenset()
+    hidden_names: frozenset[bytes] = frozenset()
 
     def __init__(self, channel: Any, head: RequestHead) -> None:
         self.channel: Any = channel
@@ -285,6 +287,8 @@ class GatewayRequest(WebRequest):
         if self.ended:
             return
         channel = self.channel
+        if trailers and self.hidden_names:
+            trailers = [field for field in trailers if field[0] not in self.hidden_names]
         if not channel.send_end(trailers):
             self.reason = GatewayError.reason
         channel.flush()

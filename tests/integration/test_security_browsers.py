@@ -537,3 +537,12 @@ def test_mounted_resources_carry_the_routes_fields_too(tmp_path: Path) -> None:
             assert response.status == status
             assert (opened_to(response), response.header("X-Frame-Options")) == (APP, "DENY")
             assert response.headers("Vary") == vary
+
+
+def test_fields_are_on_the_second_answer_with_the_same_head_too(gateway: Gateway, backend: ScriptedBackend) -> None:
+    backend.script = answer(b"HTTP/1.1 200 OK\r\nVary: Origin\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n")
+    for _ in range(3):
+        response = gateway.get("/app", f"Origin: {APP}")
+        assert response.headers("Access-Control-Allow-Origin") == [APP]
+        assert response.headers("X-Content-Type-Options") == ["nosniff"]
+        assert response.headers("Vary") == ["Origin"]

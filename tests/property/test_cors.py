@@ -10,10 +10,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.support import Inner, StubChannel, stub_request
 
+from txgateway.config import SecurityHeaders
 from txgateway.cors import CORS_FIELDS, CorsPolicy, with_cors
 from txgateway.errors import MethodNotAllowed, NoRoute, OriginNotAllowed
+from txgateway.fields import Fields, ReceivedHeaders
 from txgateway.middleware.cors import Cors, EdgeCors, Preflights
 from txgateway.middleware.router import RouteEntry, Router
+from txgateway.middleware.security_headers import SecurityFields
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.telemetry.metrics import RequestMetrics
 from txgateway.transport.interfaces import HeaderList
@@ -268,3 +271,30 @@ def found(table: RouteTable[RouteEntry], path: bytes, method: bytes) -> Any:
         return table.match(b"", path, method, {})[0]
     except (NoRoute, MethodNotAllowed):
         return None
+
+
+def rendered(fields: HeaderList) -> list[bytes]:
+    """The lines that a response writer makes of a header list."""
+    if isinstance(fields, ReceivedHeaders) and fields.names is not None:
+        wire, rest = fields.wire, fields[fields.shared :]
+    else:
+        wire, rest = b"", fields
+    return (wire + b"".join(b"%b: %b\r\n" % (name, value) for _, name, value in rest)).split(b"\r\n")
+
+
+@given(policies, backends, st.one_of(st.none(), changed_origins()), st.booleans(), st.booleans())
+@settings(deadline=None, max_examples=500)
+def test_head_that_comes_again_gets_the_fields_of_one_that_is_new(
+    policy: CorsPolicy, backend: HeaderList, origin: bytes | None, has_lines: bool, via: bool
+) -> None:
+    wire = b"".join(b"%b: %b\r\n" % (name, value) for _, name, value in backend) if has_lines else b""
+    known: HeaderList = ReceivedHeaders(backend, {lowered: value for lowered, _, value in backend}, wire)
+    plain: HeaderList = list(backend)
+    security = SecurityFields(SecurityHeaders())
+    for step in (
+        *([Fields([(b"via", b"Via", b"1.1 txgateway")]).added_to] if via else []),
+        lambda headers: with_cors(headers, policy.fields(origin)),
+        lambda headers: security.added_to(headers, is_secure=True),
+    ):
+        known, plain = step(known), step(plain)
+    assert rendered(known) == rendered(plain)

@@ -44,6 +44,7 @@ TABLE = {
     "DRAINING": (503, "Service Unavailable", "The gateway is shutting down."),
     "JWKS_UNAVAILABLE": (503, "Service Unavailable", "Tokens cannot be verified at the moment."),
     "RATE_LIMIT_STORE_DOWN": (503, "Service Unavailable", "Rate limits cannot be checked at the moment."),
+    "BULKHEAD_FULL": (503, "Service Unavailable", "Too many requests for this resource are under way."),
     "DEADLINE_EXCEEDED": (504, "Gateway Timeout", "The request could not be answered in time."),
     "UPSTREAM_RESET": (502, "Bad Gateway", "The backend closed the connection before the response was complete."),
     "UPSTREAM_CONNECT_FAILED": (502, "Bad Gateway", "The gateway could not connect to the backend."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit, urlunsplit
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from txgateway.auth.jwk import MAX_DOCUMENT_BYTES, read_jwks
 from txgateway.auth.keys import KeySet
+from txgateway.errors import UpstreamError
 
 #: From the start of a download to its last byte.
 DOWNLOAD_TIMEOUT_S: Final = 5.0
@@ -29,7 +31,7 @@ MAX_WAITERS: Final = 256
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 60.0
 
-_HEADERS: Final = Headers({b"Accept": [b"application/jwk-set+json, application/json"], b"User-Agent": [b"txgateway"]})
+_HEADERS: Final = {b"Accept": b"application/jwk-set+json, application/json", b"User-Agent": b"txgateway"}
 
 _log = Logger()
 
@@ -196,7 +198,11 @@ def _too_slow(_: object, timeout_s: float) -> NoReturn:
 async def _download(url: str, agent: IAgent, clock: Any) -> bytes:
     # A client of its own for each download, so that no cookie is kept. The clock keeps treq from the global reactor.
     client = HTTPClient(agent)
-    response = await client.get(url, headers=_HEADERS, allow_redirects=False, unbuffered=True, reactor=clock)
+    url, host = _without_literal(url)
+    headers = Headers({name: [value] for name, value in _HEADERS.items()})
+    if host is not None:
+        headers.addRawHeader(b"Host", host)
+    response = await client.get(url, headers=headers, allow_redirects=False, unbuffered=True, reactor=clock)
     refusal = ""
     if response.code != 200:
         refusal = f"status {response.code}"
@@ -205,6 +211,17 @@ async def _download(url: str, agent: IAgent, clock: Any) -> bytes:
     body = _Body(refusal)
     response.deliverBody(body)
     return await body.whole
+
+
+def _without_literal(url: str) -> tuple[str, bytes | None]:
+    """A URL that treq takes, and what ``Host`` has to say if that is not in it.
+
+    treq's URL library takes an IPv6 address for a name that it cannot encode. The agent knows where to connect to.
+    """
+    parts = urlsplit(url)
+    if not parts.netloc.startswith("["):
+        return url, None
+    return urlunsplit(parts._replace(netloc="issuer.invalid")), parts.netloc.encode("ascii")
 
 
 class _Body(Protocol):
@@ -270,5 +287,7 @@ def _described(failure: Failure) -> str:
     """What went wrong, for the log: our own words, or the names of what was raised; never what the issuer sent."""
     if failure.check(DownloadRefused, ValueError):
         return failure.getErrorMessage()
+    if failure.check(UpstreamError):  # the words are our own, or those of OpenSSL and the system
+        return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
     reasons = getattr(failure.value, "reasons", None) or [failure]
     return ", ".join(type(reason.value).__name__ for reason in reasons)

@@ -22,6 +22,10 @@ _OURS: Final = frozenset({
 })  # fmt: skip
 
 
+#: Settings that do nothing without a key.
+_OF_TOKENS: Final = ("jwt_algorithms", "jwt_issuer", "jwt_audience", "jwt_leeway", "jwt.claim_headers")
+
+
 def hazards(environment: Environment, document: Document) -> Iterator[str]:
     """One line each, with the variable or the place in the document."""
     has_jwt_key = any(key in environment.sources for key in JWT_KEY_SOURCES)
@@ -54,6 +58,9 @@ def _of_tokens(environment: Environment, *, has_jwt_key: bool) -> Iterator[str]:
         yield f"{where}: not set, so a token that its issuer made for any other service is accepted"
     if has_jwt_key and not settings.jwt_issuer:
         yield f"{variable_name('jwt_issuer')}: not set, so nobody checks who made a token"
+    for key in _OF_TOKENS if not has_jwt_key else ():
+        if key in environment.sources:
+            yield f"{environment.variable(key)}: there is no JWT key, so no route asks for a token"
     jwks = configured_jwks(settings)
     for skipped in jwks.skipped if jwks is not None else ():
         yield f"{environment.variable('jwt_jwks')}: {skipped}; it is not used"

@@ -10,13 +10,13 @@ from typing import Final
 
 #: Set, these have no effect, and a warning says so.
 WITHOUT_EFFECT: Final = frozenset({
-    "breaker", "bulkhead", "dns_refresh", "drain_delay", "drain_timeout", "health_check", "http2", "load_balancer",
+    "breaker", "dns_refresh", "drain_delay", "drain_timeout", "health_check", "http2",
     "middlewares", "panic_percent", "retry", "server_timing", "slow_start", "timeout.per_try", "workers",
 })  # fmt: skip
 
 #: Set, these are refused: traffic would be less protected, or go elsewhere, than they say.
 REFUSED: Final = frozenset({
-    "backends", "redirect_port", "tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file",
+    "redirect_port", "tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file",
     "tls_key_file", "tls_min_version",
 })  # fmt: skip
 
@@ -25,7 +25,7 @@ REFUSED_SCHEMES: Final = frozenset({"h2c"})
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
 _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "breaker.enabled": False, "drain_delay": 0.0, "http2": False, "load_balancer": "round_robin",
+    "breaker.enabled": False, "drain_delay": 0.0, "http2": False,
     "retry.max_attempts": 1, "server_timing": "off", "slow_start": 0.0, "timeout.per_try": 0.0,
     "tls_client_auth": "none", "workers": 1,
 }  # fmt: skip
@@ -49,6 +49,4 @@ def _is_in(names: frozenset[str], key: str) -> bool:
 
 
 def _asks_for_nothing(key: str, value: object) -> bool:
-    if key == "backends":  # a single one needs no weights
-        return isinstance(value, tuple) and len(value) <= 1
     return value in (None, (), "") or _ASKS_FOR_NOTHING.get(key, ...) == value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 
 from txgateway.errors import BadPath, BadRequest, ContentTypeNotAllowed, IpDenied, MethodNotAllowed
-from txgateway.headers import is_token
+from txgateway.headers import FORWARDED_NAMES, is_token
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.routing.path import has_encoded_slash
 from txgateway.transport.interfaces import NO_BODY
@@ -91,8 +92,17 @@ class MediaTypes:
         return name in self._types or main in self._ranges or b"*" in self._ranges
 
 
-def _has_underscore(lowered: bytes) -> bool:
-    return b"_" in lowered
+_PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_ODD = re.compile(rb"[^a-z0-9-]")
+_TELLING = FORWARDED_NAMES | {b"authorization", b"x-request-id"}
+
+
+def _is_odd(lowered: bytes) -> bool:
+    """Whether a CGI-like backend (RFC 3875 section 4.1.18) may take a name for that of another field.
+
+    Any with an underscore, and any other spelling of a field by which the gateway tells who asks.
+    """
+    return b"_" in lowered or (_ODD.search(lowered) is not None and _ODD.sub(b"-", lowered) in _TELLING)
 
 
 class Admission(Middleware):
@@ -158,13 +168,15 @@ class Admission(Middleware):
         if self._rejects_encoded_slash and has_encoded_slash(request.path):
             raise BadPath("encoded slash")
         if self._underscores != "keep":
-            if b"_" in b"".join(request.fields):  # one search, not one a field
-                self._underscore(request)
+            if b"".join(request.fields).translate(None, _PLAIN):  # one search, not one a field
+                self._odd_names(request)
             if request.length != NO_BODY:
-                request.drop_trailers(_has_underscore)
+                request.drop_trailers(_is_odd)
         return self.inner.render(request)
 
-    def _underscore(self, request: GatewayRequest) -> None:
-        if self._underscores == "reject":
+    def _odd_names(self, request: GatewayRequest) -> None:
+        if self._underscores == "reject" and any(b"_" in lowered for lowered in request.fields):
             raise BadRequest("underscore in a header name")
-        request.remove_headers(frozenset(lowered for lowered in request.fields if b"_" in lowered))
+        odd = frozenset(filter(_is_odd, request.fields))
+        if odd:
+            request.remove_headers(odd)

@@ -79,10 +79,9 @@ class Authenticate(Middleware):
         return self.when(found, request, self._admit)  # type: ignore[arg-type]
 
     def _is_public(self, request: GatewayRequest) -> bool:
-        path = request.canonical_path
-        if not (path + b"/").startswith(self._public):
+        if not (request.canonical_path + b"/").startswith(self._public):
             return False
-        return not request.path.startswith(b"//") or (behind_authority(path) + b"/").startswith(self._public)
+        return all((path + b"/").startswith(self._public) for path in behind_authority(request.path))
 
     def _admit(self, token: VerifiedToken, request: GatewayRequest) -> Any:
         if not self._scopes <= token.scopes:

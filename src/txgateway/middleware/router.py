@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
 
+#: What the second byte of a path with two slashes in front, in whatever spelling, may be.
+_SLASH_OR_ESCAPE = (b"/", b"%")
+
+
 @frozen
 class RouteEntry:
     """What the route table holds for a route.
@@ -63,20 +67,21 @@ class Router:
         )
         if request.method == b"TRACE" and not entry.allows_trace:
             raise MethodNotAllowed(ORDINARY_METHODS)
-        if entry.keeps_path and request.path.startswith(b"//") and self._other_reading(request) is not entry:
+        if entry.keeps_path and request.path[1:2] in _SLASH_OR_ESCAPE and not self._is_of(entry, request):
             raise BadPath("two slashes in front, which a backend may take for an authority on another route")
         _take(request, entry)
         if parameters:
             request.path_parameters = parameters
         return entry.resource.render(request)
 
-    def _other_reading(self, request: GatewayRequest) -> RouteEntry | None:
-        """The route for a backend that takes the first segment for an authority; None if it would have none."""
-        path = behind_authority(request.canonical_path)
+    def _is_of(self, entry: RouteEntry, request: GatewayRequest) -> bool:
+        """Whether a path is of this route also for a backend that takes its first segment for an authority."""
+        host, method, fields = request.host or b"", request.method, request.fields
         try:
-            return self._table.match(request.host or b"", path, request.method, request.fields)[0]
+            readings = [self._table.match(host, path, method, fields)[0] for path in behind_authority(request.path)]
         except (NoRoute, MethodNotAllowed):
-            return None
+            return False
+        return all(reading is entry for reading in readings)
 
     def _asked_for(self, request: GatewayRequest) -> tuple[RouteEntry | None, Inner | None]:
         """The route of the request that a preflight asks leave for, and what answers there, if anything does."""

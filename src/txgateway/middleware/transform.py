@@ -102,6 +102,7 @@ class HeaderTransform(Middleware):
             request.headers = (*request.headers, *self._request_fields)
             request.fields.update((lowered, value) for lowered, _, value in self._request_fields)
         if self._response_drop:
+            request.hidden_names |= self._response_drop
             request.before_head(self._change_response)
         return self.inner.render(request)
 

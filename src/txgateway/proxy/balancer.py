@@ -1,61 +1,56 @@
-"""Which target gets the next request."""
+"""Which target gets the next request: the policy, and the key it goes by, that a ``load_balancer`` setting names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from random import Random
+from typing import TypeVar
+
+from txgateway.proxy.balancing import keys
+from txgateway.proxy.balancing.draw import WeightedRandom
+from txgateway.proxy.balancing.least_request import LeastRequest
+from txgateway.proxy.balancing.policy import Labelled, Policy
+from txgateway.proxy.balancing.ring import HashRing
+from txgateway.proxy.balancing.round_robin import RoundRobin
+
+T = TypeVar("T", bound=Labelled)
 
 
-class Weighted(Protocol):
-    """Something with a share of the traffic."""
-
-    @property
-    def weight(self) -> int: ...
-
-
-T = TypeVar("T", bound=Weighted)
-
-
-class RoundRobin(Generic[T]):
-    """Smooth weighted round robin.
-
-    In every run of sum(weights) picks each target gets exactly its weight, and a heavy one is not picked in a burst
-    (the algorithm is nginx's). The order repeats, so it is worked out once (bounded by MAX_CYCLE; larger weights are scaled down).
+def policy_named(name: str, targets: Sequence[T], chance: Random) -> Policy[T]:
+    """The policy of a setting that was validated.
 
     Args:
+        name: such as ``least_request`` or ``hash:header:X-User``.
         targets: at least one, weights of at least 1.
+        chance: for those that leave something to it.
+
+    Raises:
+        ValueError: it names none.
     """
-
-    MAX_CYCLE = 10_000
-
-    __slots__ = ("_cycle", "_next")
-
-    def __init__(self, targets: Sequence[T]) -> None:
-        weights = [target.weight for target in targets]
-        total = sum(weights)
-        if total > self.MAX_CYCLE:
-            weights = [max(1, weight * self.MAX_CYCLE // total) for weight in weights]
-            total = sum(weights)
-        if len(set(weights)) == 1:
-            self._cycle = list(targets)
-        else:
-            self._cycle = _smooth(targets, weights, total)
-        self._next = 0
-
-    def pick(self) -> T:
-        """The next target."""
-        position = self._next
-        self._next = position + 1 if position + 1 < len(self._cycle) else 0
-        return self._cycle[position]
+    if name == "round_robin":
+        return RoundRobin(targets)
+    if name == "least_request":
+        return LeastRequest(targets, chance)
+    if name == "random":
+        return WeightedRandom(targets, chance)
+    if name.startswith("hash:"):
+        return HashRing(targets)
+    raise ValueError(f"there is no load balancer {name!r}")
 
 
-def _smooth(targets: Sequence[T], weights: list[int], total: int) -> list[T]:
-    current = [0] * len(targets)
-    cycle = []
-    for _ in range(total):
-        for index, weight in enumerate(weights):
-            current[index] += weight
-        best = max(range(len(targets)), key=current.__getitem__)
-        current[best] -= total
-        cycle.append(targets[best])
-    return cycle
+def key_named(name: str) -> keys.KeyOf | None:
+    """What a validated setting's policy goes by; None if by nothing in the request.
+
+    Raises:
+        ValueError: it hashes by something unknown.
+    """
+    if not name.startswith("hash:"):
+        return None
+    kind, _, argument = name.removeprefix("hash:").partition(":")
+    if kind == "client_ip":
+        return keys.client_ip
+    if kind == "header":
+        return keys.header(argument)
+    if kind == "cookie":
+        return keys.cookie(argument)
+    raise ValueError(f"there is no load balancer {name!r}")

@@ -1,8 +1,9 @@
-"""Builds the backends of a configuration: for each target a dialer and a pool, for each backend one TLS context."""
+"""Builds the backends of a configuration: a dialer and a pool a target, a policy and a TLS context a backend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from txgateway.config import Backend as BackendSettings
 from txgateway.config import Target as TargetSettings
 from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend, Target
+from txgateway.proxy.balancer import key_named, policy_named
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.transport.client_tls import TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
@@ -57,7 +59,8 @@ def _backend(settings: BackendSettings, reactor: Any, wheel: TimerWheel, demo_po
         )
         pool = ConnectionPool(target.label, dialer, reactor, wheel, settings.pool)
         targets.append(Target(target.label, _authority(target), target.weight, pool))
-    return Backend(settings.name, targets)
+    name = settings.load_balancer
+    return Backend(settings.name, targets, policy_named(name, targets, Random()), key_named(name))
 
 
 def _address(target: TargetSettings, demo_port: int) -> TcpAddress | UnixAddress:

@@ -21,6 +21,7 @@ from txgateway.errors import (
 )
 from txgateway.fields import Fields
 from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
+from txgateway.transport.framing import FORBIDDEN_TRAILERS
 from txgateway.transport.heads import write_fields
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList, SharedHeaders
 from txgateway.transport.tunnel import ByteTunnel
@@ -131,16 +132,16 @@ class Forwarding:
             GatewayError: there is none to be had.
         """
         request, settings = self._request, self._settings
-        self._target = target = self._backend.balancer.pick()
         request.backend_name = self._backend.name
+        self._target = target = self._backend.pick(request)
+        request.on_finish(self._finished)  # at once: it takes the request off the target again, whatever comes
         request.target_label = target.label
         self._upgrade = request.upgrade if request.upgrade and request.upgrade.lower() in settings.upgrades else b""
         self._headers = self._request_headers(target)
         self._is_replayable = request.body_complete and request.method in IDEMPOTENT
         self._total_deadline = request.started_at + (settings.total_s or math.inf)
-        self.deadline = min(self._total_deadline, request.started_at + settings.idle_s)
+        self.deadline = min(self._total_deadline, request.channel.seconds() + settings.idle_s)
         self._wheel.watch(self)
-        request.on_finish(self._finished)
         request.producer = self
         self._acquire(fresh=False)
 
@@ -252,9 +253,14 @@ class Forwarding:
     # --- the response, as the connection's handler ----------------------------------------------------------------
 
     def on_informational(self, status: int, headers: HeaderList) -> None:
-        """Relay it, but 100: whoever waits for that one has had it from us."""
+        """Relay it, but 100: whoever waits for that one has had it from us.
+
+        Without what the gateway answers for in a final head: hooks do not see this one.
+        """
         if status != 100:
-            self._request.channel.send_informational(status, headers)
+            hidden = FORBIDDEN_TRAILERS | self._request.hidden_names
+            kept = [header for header in headers if header[0] not in hidden]
+            self._request.channel.send_informational(status, kept)
 
     def on_head(self, status: int, reason: bytes, headers: HeaderList, length: int) -> None:
         """The answer begins."""
@@ -370,9 +376,11 @@ class Forwarding:
 
     def _finished(self, _: GatewayRequest) -> None:
         self._wheel.forget(self)
+        target = self._target
+        target.in_flight -= 1
         if self._is_waiting:
             self._is_waiting = False
-            self._target.pool.cancel(self)
+            target.pool.cancel(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.cancel()

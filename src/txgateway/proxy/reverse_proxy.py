@@ -1,7 +1,9 @@
-"""The end of a proxied route: hands each request to a :class:`Forwarding`."""
+"""The end of a proxied route: hands each request to a :class:`Forwarding`, to one backend or to one of several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -9,6 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from txgateway.leaf import Leaf
 from txgateway.proxy.backend import Backend
+from txgateway.proxy.balancing.round_robin import RoundRobin
 from txgateway.proxy.forwarding import Forwarding
 from txgateway.transport.wheel import TimerWheel
 
@@ -77,3 +80,27 @@ class ReverseProxyResource(Leaf):
             return NOT_DONE_YET
         Forwarding(request, self.backend, self.settings, self.wheel).start()
         return NOT_DONE_YET
+
+
+@frozen
+class Share:
+    """One of several ends, and how many of the requests it gets, relative to the others; 0 for none."""
+
+    end: ReverseProxyResource
+    weight: int
+
+
+class SplitResource(Leaf):
+    """Shares a route's requests among several backends: in every run of sum(weights) each gets exactly its weight.
+
+    Position: the innermost of a route.
+    Refuses: what its ends refuse.
+    On cancel: as its ends do.
+    """
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        turns = RoundRobin.order([share for share in shares if share.weight])
+        self._ends = cycle([share.end for share in turns])
+
+    def render(self, request: GatewayRequest) -> int:
+        return next(self._ends).render(request)

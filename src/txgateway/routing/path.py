@@ -25,6 +25,8 @@ _NON_ASCII_ESCAPE: Final = re.compile(rb"%[89A-Fa-f]")
 _PARAMETER: Final = re.compile(rb"(?:;|%3[Bb])[^/]*+")
 _ENCODED_SLASH: Final = re.compile(rb"%2[Ff]")
 _RESPELLED: Final = re.compile(rb"%[0-9A-Fa-f]{2}|[^%/;" + _PLAIN_CHARACTERS + rb"]")
+_TWO_SLASHES: Final = re.compile(rb"(?:/|%2[Ff]){2}")
+_NO_PATHS: Final[frozenset[bytes]] = frozenset()
 _SLASHES: Final = re.compile(rb"//++")
 _DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:/|\Z)")
 
@@ -74,13 +76,26 @@ def canonical_path(path: bytes) -> bytes:
     return _canonicalize(path)
 
 
-def behind_authority(canonical: bytes) -> bytes:
-    """What a backend takes for the path that reads a path with two slashes in front as ``//authority/path``.
+def behind_authority(path: bytes) -> frozenset[bytes]:
+    """What backends may take for the path, in canonical form, that read two slashes in front as ``//authority/path``.
 
-    RFC 3986 section 4.2 calls that a network-path reference, and many URL parsers know no other meaning of it.
+    RFC 3986 section 4.2 calls that a network-path reference, and many URL parsers know no other meaning of it. Whether
+    an encoded slash counts, in front or at the end of the authority, depends on who decodes when.
+
+    Args:
+        path: the client's own, one that has a canonical form.
+
+    Returns:
+        Nothing for an ordinary path.
     """
-    second = canonical.find(b"/", 1)
-    return canonical[second:] if second > 0 else b"/"
+    if _TWO_SLASHES.match(path) is None:
+        return _NO_PATHS
+    canonical = canonical_path(path)
+    readings = {canonical[at:] if (at := canonical.find(b"/", 1)) > 0 else b"/"}
+    raw = path.lstrip(b"/")
+    rest = raw[raw.find(b"/") :] if b"/" in raw else b"/"
+    readings.add(canonical_path(rest))
+    return frozenset(readings)
 
 
 def has_encoded_slash(path: bytes) -> bool:

@@ -17,6 +17,8 @@ from txgateway.telemetry.sink import LogSink
 #: How long a line waits for others to be written with it, and how many bytes of them may wait.
 FLUSH_S = 0.05
 BATCH_BYTES = 256 * 1024
+#: Characters of a value that a line shows.
+MAX_TEXT = 8192
 
 
 class _Texts(dict[bytes | None, str | None]):
@@ -28,6 +30,8 @@ class _Texts(dict[bytes | None, str | None]):
     def __missing__(self, data: bytes | None) -> str | None:
         # Empty is what a head that never became one leaves behind: unknown.
         text = data.decode("utf-8", "backslashreplace") if data else None
+        if text is not None and len(text) > MAX_TEXT:  # bytes that are no text take four characters each
+            text = text[:MAX_TEXT] + "…"
         if data is None or len(data) <= self.MAX_BYTES:
             if len(self) >= self.MAX_ENTRIES:
                 self.clear()

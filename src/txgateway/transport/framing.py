@@ -54,7 +54,11 @@ FORBIDDEN_TRAILERS = (
         b"age authentication-info authorization baggage cache-control content-disposition content-encoding "
         b"content-language content-location content-range content-type cookie date expect expires host if-match "
         b"if-modified-since if-none-match if-range if-unmodified-since location max-forwards origin pragma range "
-        b"retry-after set-cookie traceparent tracestate trailer vary via warning www-authenticate x-request-id".split()
+        b"retry-after set-cookie traceparent tracestate trailer vary via warning www-authenticate x-request-id "
+        b"access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
+        b"access-control-allow-origin access-control-expose-headers access-control-max-age content-security-policy "
+        b"permissions-policy ratelimit ratelimit-policy referrer-policy strict-transport-security "
+        b"x-content-type-options x-frame-options x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset".split()
     )
 )
 
@@ -223,7 +227,7 @@ class _FieldCollector:
         self.fields: HeaderList = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), name, value))
+        self.fields.append((name.lower(), name, value.rstrip(b" \t")))
 
 
 def parse_trailers(section: bytes) -> HeaderList:

@@ -34,6 +34,7 @@ _STANDARD_REASONS = {status.value: status.phrase.encode("ascii") for status in H
 }
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 _MAX_STATUS_LINES = 256
+_MAX_KEPT_REASON = 64
 
 
 def status_line(status: int, reason: bytes) -> bytes:
@@ -41,7 +42,7 @@ def status_line(status: int, reason: bytes) -> bytes:
     line = _status_lines.get((status, reason))
     if line is None:
         line = b"HTTP/1.1 %d %b\r\n" % (status, reason or _STANDARD_REASONS.get(status, b""))
-        if len(_status_lines) < _MAX_STATUS_LINES:  # phrases come from backends
+        if len(reason) <= _MAX_KEPT_REASON and len(_status_lines) < _MAX_STATUS_LINES:  # phrases come from backends
             _status_lines[(status, reason)] = line
     return line
 

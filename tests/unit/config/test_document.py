@@ -73,11 +73,11 @@ def test_published_example_loads(tmp_path: Path) -> None:
     assert [(weighted.name, weighted.weight) for weighted in route.backends] == [("resumes", 1)]
     assert (route.timeout.total_s, route.timeout.idle_s) == (5.0, 300.0)
     assert (route.retry.max_attempts, route.retry.backoff_s, route.rewrite) == (2, 0.025, None)
+    assert (route.bulkhead.max_concurrent, route.bulkhead.max_queue, route.bulkhead.queue_timeout_s) == (64, 0, 1.0)
     assert (route.request_headers.set, route.request_headers.remove) == ({"X-Env": "prod"}, ("X-Debug",))
     assert (route.response_headers.set, route.response_headers.remove) == ({}, ("Server",))
     assert [warning.partition(":")[0] for warning in configuration.warnings] == [
-        "backends.resumes.load_balancer", "backends.resumes.health_check.path", "routes[0].retry.max_attempts",
-        "routes[0].bulkhead.max_concurrent",
+        "backends.resumes.health_check.path", "routes[0].retry.max_attempts",
     ]  # fmt: skip
 
 
@@ -300,7 +300,6 @@ def test_routes_that_differ_in_anything_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ([("a", 95), ("b", 5)], "routes[0].backends: this version does not implement it yet"),
         ([("a", 0)], "routes[0].backends: expected at least one weight above 0"),
         ([("a", 1), ("a", 1)], "routes[0].backends: expected each backend once"),
         ([("a", 1), ("c", 1)], "routes[0].backends[1].name: 'c' is not accepted: there is no such backend"),
@@ -310,6 +309,14 @@ def test_weighted_backends_with_something_wrong_are_refused(weights: list[tuple[
     document = document_with({"backend": None, "backends": [{"name": name, "weight": w} for name, w in weights]})
     document["backends"]["b"] = {"targets": ["http://b"]}
     assert any(line.startswith(expected) for line in problems_of(document))
+
+
+def test_weighted_backends_are_accepted_in_their_order() -> None:
+    document = document_with({"backend": None, "backends": [{"name": "a", "weight": 95}, {"name": "b", "weight": 5}]})
+    document["backends"]["b"] = {"targets": ["http://b"]}
+    configuration = load_json(document)
+    assert configuration.warnings == ()
+    assert [(weighted.name, weighted.weight) for weighted in configuration.routes[0].backends] == [("a", 95), ("b", 5)]
 
 
 def test_single_weighted_backend_is_accepted() -> None:

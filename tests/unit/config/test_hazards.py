@@ -51,3 +51,10 @@ def test_key_of_a_document_that_cannot_be_used_is_a_hazard() -> None:
     environ |= {"GATEWAY_JWT_AUDIENCE": "api", "GATEWAY_JWT_ISSUER": "idp"}
     (hazard,) = load(environ).hazards
     assert hazard.startswith("GATEWAY_JWT_JWKS: keys[1]: ")
+
+
+def test_token_settings_without_a_key_are_a_hazard() -> None:
+    environ = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_JWT_ISSUER": "idp", "GATEWAY_JWT_CLAIM_HEADERS": "sub=X-User"}
+    assert [hazard.partition(": ")[0] for hazard in load(environ).hazards] == [
+        "GATEWAY_JWT_ISSUER", "GATEWAY_JWT_CLAIM_HEADERS",
+    ]  # fmt: skip

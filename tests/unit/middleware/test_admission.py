@@ -215,3 +215,11 @@ def test_underscores_in_trailers_are_dropped(setting: str, kept: list[bytes]) ->
     request.want_body(consumer)
     request.receive_body_end([(b"x_user", b"X_User", b"1"), (b"x-sum", b"X-Sum", b"2")])
     assert consumer.names == kept
+
+
+def test_other_spellings_of_what_the_gateway_tells_are_dropped() -> None:
+    spoofed = {b"X.Forwarded.For": b"6.6.6.6", b"X~Real-IP": b"6.6.6.6", b"x.request.id": b"1", b"X.Own": b"kept"}
+    request = passed(stub_request(fields={b"Host": b"a", **spoofed}))
+    assert [name for _, name, _ in request.headers] == [b"Host", b"X.Own"]
+    assert len(passed(stub_request(fields=spoofed), underscore_headers="keep").headers) == 4
+    assert len(passed(stub_request(fields=spoofed), underscore_headers="reject").headers) == 1

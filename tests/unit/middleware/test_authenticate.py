@@ -316,7 +316,9 @@ def test_claims_of_one_token_are_told_each_route_under_its_own_names() -> None:
             assert received(request, b"authorization") == expected
 
 
-@pytest.mark.parametrize("path", [b"//p/admin", b"///p/admin", b"//p", b"//x/p"])
+@pytest.mark.parametrize(
+    "path", [b"//p/admin", b"///p/admin", b"//p", b"//x/p", b"//p%2Fp/admin", b"/%2Fp/admin", b"/%2fp%2fp/admin"]
+)
 def test_path_that_is_public_in_one_reading_only_needs_a_token(path: bytes) -> None:
     request = asking(None, path)
     request.canonical_path = canonical_path(path)

@@ -167,13 +167,32 @@ def test_trace_is_refused_before_a_route_takes_it_so_that_the_edge_answers() -> 
 
 
 @pytest.mark.parametrize(
-    "target", [b"//items/closed/1", b"///items/closed", b"//items//closed", b"//closed/items", b"//items/x"]
+    "target",
+    [
+        b"//items/closed/1",
+        b"///items/closed",
+        b"//items//closed",
+        b"//closed/items",
+        b"//items/x",
+        b"//items%2Fitems/closed",
+        b"/%2Fitems/closed",
+        b"/%2fitems%2fitems/closed",
+        b"//items%2Fx%2Fitems/items",
+    ],
 )
 def test_slashes_in_front_that_a_backend_may_take_for_another_route_are_refused(target: bytes) -> None:
     with pytest.raises(BadPath):
         places().place(b"GET", target)
 
 
-@pytest.mark.parametrize(("target", "place"), [(b"//items/items/1", "read"), (b"//closed/closed", "closed")])
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        (b"//items/items/1", "read"),
+        (b"//closed/closed", "closed"),
+        (b"//items%2Fitems/items", "read"),
+        (b"/%69tems", "read"),
+    ],
+)
 def test_slashes_in_front_are_no_matter_where_both_readings_are_of_one_route(target: bytes, place: str) -> None:
     assert places().place(b"GET", target) == place

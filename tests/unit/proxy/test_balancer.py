@@ -1,60 +1,42 @@
 from __future__ import annotations
 
-from collections import Counter
+from random import Random
 
 import pytest
-from attrs import frozen
-from hypothesis import given
-from hypothesis import strategies as st
+from tests.unit.proxy.balancing.targets import targets_of
 
-from txgateway.proxy.balancer import RoundRobin
-
-
-@frozen
-class Weighted:
-    name: int
-    weight: int
+from txgateway.config.vocabulary import load_balancer
+from txgateway.proxy.balancer import key_named, policy_named
+from txgateway.proxy.balancing import keys
+from txgateway.proxy.balancing.draw import WeightedRandom
+from txgateway.proxy.balancing.least_request import LeastRequest
+from txgateway.proxy.balancing.ring import HashRing
+from txgateway.proxy.balancing.round_robin import RoundRobin
 
 
-def balancer(*weights: int) -> RoundRobin[Weighted]:
-    return RoundRobin([Weighted(name, weight) for name, weight in enumerate(weights)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("round_robin", RoundRobin),
+        ("least_request", LeastRequest),
+        ("random", WeightedRandom),
+        ("hash:client_ip", HashRing),
+        ("hash:header:X-User", HashRing),
+        ("hash:cookie:Session", HashRing),
+    ],
+)
+def test_setting_names_its_policy(name: str, kind: type) -> None:
+    assert load_balancer(name) == name
+    assert isinstance(policy_named(name, targets_of([1, 2]), Random(1)), kind)
+    assert (key_named(name) is None) == (kind is not HashRing)
 
 
-def picks(balancer: RoundRobin[Weighted], count: int) -> list[int]:
-    return [balancer.pick().name for _ in range(count)]
+def test_address_is_the_key_of_the_hash_that_says_so() -> None:
+    assert key_named("hash:client_ip") is keys.client_ip
 
 
-def test_equal_targets_take_turns() -> None:
-    assert picks(balancer(1, 1, 1), 7) == [0, 1, 2, 0, 1, 2, 0]
-    assert picks(balancer(7, 7), 4) == [0, 1, 0, 1]
-    assert picks(balancer(5), 3) == [0, 0, 0]
-
-
-def test_heavy_target_is_not_picked_in_a_burst() -> None:
-    assert picks(balancer(5, 1, 1), 7) == [0, 0, 1, 0, 2, 0, 0]  # the example in nginx's own commit
-
-
-@given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=6), skipped=st.integers(0, 200))
-def test_every_run_of_the_sum_of_weights_gives_each_its_weight(weights: list[int], skipped: int) -> None:
-    chooser = balancer(*weights)
-    picks(chooser, skipped)
-    counted = Counter(picks(chooser, sum(weights)))
-    assert [counted[name] for name in range(len(weights))] == weights
-
-
-@given(weights=st.lists(st.integers(1, 12), min_size=2, max_size=5), length=st.integers(1, 60))
-def test_no_target_is_ever_far_ahead_of_its_share(weights: list[int], length: int) -> None:
-    total = sum(weights)
-    counted = Counter(picks(balancer(*weights), length))
-    for name, weight in enumerate(weights):
-        assert abs(counted[name] - length * weight / total) < len(weights)
-
-
-@pytest.mark.parametrize("weights", [(1_000_000, 1), (100_000, 300_000, 600_000), (1, 1, 50_000)])
-def test_large_weights_are_scaled_down_and_nobody_starves(weights: tuple[int, ...]) -> None:
-    chooser = balancer(*weights)
-    assert len(chooser._cycle) <= RoundRobin.MAX_CYCLE + len(weights)
-    counted = Counter(picks(chooser, len(chooser._cycle)))
-    for name, weight in enumerate(weights):
-        assert counted[name] >= 1
-        assert abs(counted[name] / len(chooser._cycle) - weight / sum(weights)) < 0.001
+@pytest.mark.parametrize("name", ["fastest", "hash:moon"])
+def test_unknown_name_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        key_named(name)
+        policy_named(name, targets_of([1]), Random(1))

@@ -13,6 +13,7 @@ from txgateway.transport.framing import (
     encode_chunk,
     encode_last_chunk,
     parse_content_length,
+    parse_trailers,
 )
 
 
@@ -164,3 +165,8 @@ def test_content_length_of_digits_accepted(value: bytes, length: int) -> None:
 def test_content_length_of_anything_else_refused(value: bytes) -> None:
     with pytest.raises(FramingError):
         parse_content_length(value)
+
+
+def test_trailer_has_no_blanks_at_its_ends_and_nothing_that_the_head_answers_for() -> None:
+    section = b"A:  b \t\r\nStrict-Transport-Security: x\r\nAccess-Control-Allow-Origin: *\r\nRateLimit: x\r\n\r\n"
+    assert parse_trailers(section) == [(b"a", b"A", b"b")]
