@@ -283,6 +283,7 @@ def rendered(fields: HeaderList) -> list[bytes]:
 
 
 @given(policies, backends, st.one_of(st.none(), changed_origins()), st.booleans(), st.booleans())
+@example(CorsPolicy(["https://a.test"]), [(b"vary", b"Vary", b"Origin")], b"https://a.test", True, True)
 @settings(deadline=None, max_examples=500)
 def test_head_that_comes_again_gets_the_fields_of_one_that_is_new(
     policy: CorsPolicy, backend: HeaderList, origin: bytes | None, has_lines: bool, via: bool
