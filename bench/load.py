@@ -150,7 +150,7 @@ def _wrk(port: int, seconds: int, load: Load) -> _Wrk:
     for name, value in load.headers:
         argv += ["-H", f"{name}: {value}"]
     argv.append(f"http://127.0.0.1:{port}/")
-    env = {**os.environ, **load.env}
+    env = {**os.environ, "BENCH_CONFIGS": str(CONFIGS), **load.env}
     output = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30, check=False, env=env)
     for line in output.stdout.splitlines():
         if line.startswith(_RESULT):

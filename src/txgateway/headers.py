@@ -7,6 +7,7 @@ the transports; the client's address and the forwarding fields are in :mod:`txga
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final
@@ -91,6 +92,8 @@ NEVER_NOMINATED: Final = FORWARDED_NAMES | {
 #: Values of ``Connection`` that nominate nothing.
 _PLAIN_CONNECTIONS: Final = frozenset({b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
+_ORDINARY_NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_ODD_NAME_BYTE: Final = re.compile(rb"[^a-z0-9-]")
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 #: A field line: no blank before the colon, no control but tab, no line folding (RFC 9112 section 5). The value ends
@@ -121,6 +124,16 @@ def parse_field_line(line: bytes) -> Header | None:
         return None
     name, value = found.groups()
     return name.lower(), name, value
+
+
+def has_odd_names(names: Iterable[bytes]) -> bool:
+    """Whether a lowered name has anything but letters, digits and hyphens; one search, not one a name."""
+    return bool(b"".join(names).translate(None, _ORDINARY_NAME_BYTES))
+
+
+def cgi_name(lowered: bytes) -> bytes:
+    """A lowered field name as CGI and its likes tell names apart (RFC 3875 section 4.1.18), with hyphens for the rest."""
+    return _ODD_NAME_BYTE.sub(b"-", lowered)
 
 
 def is_valid_host(value: bytes) -> bool:

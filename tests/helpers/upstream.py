@@ -83,7 +83,6 @@ class FakeConnection:
         self.number = number
         self.reused = self.is_http_10 = False
         self.is_lent = False
-        self.is_doubtful = False
         self.opened_at = self.idle_since = 0.0
         self.is_open = True
         self.looks_alive = True

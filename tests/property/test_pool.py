@@ -113,11 +113,10 @@ class PoolMachine(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.dialer.dials)).fail(UpstreamConnectFailed())
 
     @precondition(lambda self: self.lent)
-    @rule(data=st.data(), is_doubtful=st.booleans())
-    def exchange_ends(self, data: st.DataObject, is_doubtful: bool) -> None:
+    @rule(data=st.data())
+    def exchange_ends(self, data: st.DataObject) -> None:
         connection = data.draw(st.sampled_from(self.lent))
         self.lent.remove(connection)
-        connection.is_doubtful = is_doubtful
         connection.finish()
 
     @precondition(lambda self: self.dialer.connections)

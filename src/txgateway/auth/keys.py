@@ -52,6 +52,9 @@ _MATHEMATICS: Final[dict[str, Algorithm]] = {
     "EdDSA": OKPAlgorithm(),
 }
 
+#: What a key may be bound to, in the order of the published list.
+ALGORITHMS: Final = tuple(_MATHEMATICS)
+
 #: Public material pasted where a secret belongs: whoever has the public key could sign with it.
 _PUBLIC_TEXT: Final = re.compile(rb"-----BEGIN|\A\s*(?:ssh-|ecdsa-sha2-)")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from txgateway.auth.keys import HASH_BYTES
 from txgateway.config.document import ENDS, BackendEntry, Document, Place, RouteEntry
 from txgateway.config.environment import Environment
 from txgateway.config.groups import BackendTls, Cors, Retry, Table
-from txgateway.config.keys import HASH_BYTES, check_pair
+from txgateway.config.keys import check_pair
 from txgateway.config.problems import Problem, suggestion
 from txgateway.config.routes import Resolver
 from txgateway.config.settings import JWT_KEY_SOURCES, ROUTING_SOURCES, variable_name

@@ -21,12 +21,6 @@ from txgateway.config.values import string
 MAX_KEY_FILE_BYTES: Final = 2**20
 MAX_KEYS: Final = 1000
 
-#: Bits of the hash that each HMAC algorithm uses; RFC 7518 section 3.2 wants a secret at least as long.
-HASH_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-ALGORITHMS: Final = (
-    *HASH_BYTES, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-)  # fmt: skip
-
 
 def read_bounded(path: str, limit_bytes: int) -> bytes:
     """The content of a file.

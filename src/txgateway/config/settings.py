@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field, PlainValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from txgateway.auth.keys import ALGORITHMS
 from txgateway.config import keys, syntax, vocabulary
 from txgateway.config.groups import (
     BackendKeys,
@@ -81,7 +82,7 @@ class Settings(RouteKeys, BackendKeys, BaseSettings):
     jwt_public_key: Annotated[str | None, PlainValidator(keys.public_key)] = Field(default=None, repr=False)
     jwt_jwks_url: Annotated[str | None, PlainValidator(vocabulary.jwks_url)] = None
     jwt_jwks: Annotated[str | None, PlainValidator(keys.jwks)] = Field(default=None, repr=False)
-    jwt_algorithms: Annotated[tuple[str, ...], PlainValidator(listed(choice(*keys.ALGORITHMS)))] = ()
+    jwt_algorithms: Annotated[tuple[str, ...], PlainValidator(listed(choice(*ALGORITHMS)))] = ()
     jwt_issuer: Words = ()
     jwt_audience: Words = ()
     jwt_leeway_s: Seconds = 60.0

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from txgateway.auth.authenticator import Authenticator
 from txgateway.auth.token import VerifiedToken
 from txgateway.errors import ScopeMissing, TokenMalformed
-from txgateway.headers import HOP_BY_HOP, NEVER_NOMINATED, connection_tokens, field_values, is_field_value
+from txgateway.headers import (
+    HOP_BY_HOP,
+    NEVER_NOMINATED,
+    cgi_name,
+    connection_tokens,
+    field_values,
+    has_odd_names,
+    is_field_value,
+)
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.routing.path import behind_authority, canonical_path
 from txgateway.transport.interfaces import NO_BODY
@@ -25,8 +33,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 Fields: TypeAlias = tuple[tuple[bytes, bytes, bytes], ...]
 NO_FIELDS: Fields = ()
 
-#: In a lowered name; what CGI and its likes do not tell apart.
-_ODD = re.compile(rb"[^a-z0-9-]")
 _NONE: frozenset[bytes] = frozenset()
 
 
@@ -134,7 +140,7 @@ class ClaimHeaders:
     def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
         self._fields = [(claim, header.lower().encode("ascii"), header.encode("ascii")) for claim, header in pairs]
         self._name = f"claim headers: {pairs!r}"
-        self._plain = frozenset(_variable(lowered) for _, lowered, _ in self._fields)
+        self._plain = frozenset(cgi_name(lowered) for _, lowered, _ in self._fields)
 
     def of(self, token: VerifiedToken) -> Fields:
         """The fields that say what the token does; worked out once for each token."""
@@ -165,16 +171,12 @@ class ClaimHeaders:
 
     def _among(self, names: Collection[bytes]) -> frozenset[bytes]:
         """Those of these lowered names that count as one of the headers."""
-        if self._plain.isdisjoint(names) and _ODD.search(b"".join(names)) is None:
+        if self._plain.isdisjoint(names) and not has_odd_names(names):
             return _NONE
         return frozenset(filter(self._is_mine, names))
 
     def _is_mine(self, lowered: bytes) -> bool:
-        return _variable(lowered) in self._plain
-
-
-def _variable(lowered: bytes) -> bytes:
-    return _ODD.sub(b"-", lowered)
+        return cgi_name(lowered) in self._plain
 
 
 def claim_value(claim: object) -> bytes | None:

@@ -127,12 +127,7 @@ class _Exchange:
         except GatewayError as error:
             self.on_unavailable(error)
             return
-        if connection is None:
-            return
-        if connection.reused and not connection.is_alive():
-            connection.cancel()
-            self._acquire(fresh=True)
-        else:
+        if connection is not None:
             self.on_connection(connection)
 
     # --- waiting for a connection --------------------------------------------------------------------------------
