@@ -23,6 +23,7 @@ from bench.outage import outage
 from bench.peers import GATEWAY_REDIS, PEERS
 from bench.processes import require_cores
 from bench.routes import routes
+from bench.scrape import scrape
 from bench.stale import stale
 
 
@@ -74,7 +75,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(1)  # leaves through the context managers, which stop what was started
 
 
-for command in (bodies, driver, idle, limits, outage, routes, stale):
+for command in (bodies, driver, idle, limits, outage, routes, scrape, stale):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -96,14 +96,41 @@ class _Null:
     def put(self, lines: bytes) -> None: ...
 
 
+class _Threads:
+    """What tracing asks of a reactor; nothing comes of it here."""
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None: ...
+
+
+def _tracing(configuration: Any) -> Any:
+    """If the settings ask for it: all of it, but for the exporting itself, which is another thread's work."""
+    settings = getattr(configuration, "tracing", None)
+    if settings is None:
+        return None
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    from txgateway.telemetry.tracing import Tracing
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    routes = {route.name: route.path for route in configuration.routes}
+    tracing = Tracing(settings, routes, _Threads(), time.time, lambda _: Nowhere())
+    tracing.start()
+    return tracing
+
+
 def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     """The pipeline of a configuration, with client connections and a target in memory."""
     from twisted.internet.task import Clock
 
     from txgateway.config import load
     from txgateway.pipeline import Collaborators, Pipeline, random_ids
-    from txgateway.proxy.backend import Backend, Target
+    from txgateway.proxy.backend import Backend
+    from txgateway.proxy.breaker import CircuitBreaker
     from txgateway.proxy.pool import ConnectionPool
+    from txgateway.proxy.target import Target
     from txgateway.request import GatewayRequest
     from txgateway.security import Security
     from txgateway.telemetry.access_log import AccessLog
@@ -119,7 +146,10 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     dialer = _Dialer()
     settings = configuration.backends["default"]
     pool = ConnectionPool("127.0.0.1:9", dialer, clock, wheel, settings.pool)
-    backend = Backend("default", [Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool)])
+    chance = random.Random(1)
+    breaker = CircuitBreaker(settings.breaker, chance)
+    target = Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool, dialer, breaker)
+    backend = Backend(settings, [target], clock.seconds, chance)
     metrics = RequestMetrics()
     log = AccessLog(_Null(), time.time, clock, "json")  # type: ignore[arg-type]
     pipeline = Pipeline(
@@ -127,6 +157,8 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
         Collaborators(
             wheel=wheel,
             clock=clock,
+            epoch_s=time.time,
+            chance=chance,
             backends={"default": backend},
             security=Security(configuration.settings, clock, time.time, metrics.tokens.count, random.Random(1)),
             cells=metrics.route,
@@ -134,6 +166,7 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
             access_log=log if configuration.settings.access_log else None,
             probes={},
             new_request_id=random_ids(),
+            tracing=_tracing(configuration),
         ),
     )
     factory = Http1ServerFactory(

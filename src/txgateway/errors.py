@@ -256,7 +256,11 @@ class RateLimited(GatewayError):
         self.retry_after_s = retry_after_s
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"Retry-After", b"%d" % max(1, math.ceil(self.retry_after_s)))]
+        return _retry_after(self.retry_after_s)
+
+
+def _retry_after(seconds: float) -> list[tuple[bytes, bytes]]:
+    return [(b"Retry-After", b"%d" % max(1, math.ceil(seconds)))]
 
 
 # --- 5xx: our side ----------------------------------------------------------------------------------------------
@@ -404,6 +408,25 @@ class NoHealthyTarget(GatewayError):
     status, reason, title = 503, "NO_HEALTHY_TARGET", "Service Unavailable"
     detail = "No healthy backend is available."
     proxy_error = "destination_unavailable"
+
+
+class BreakerOpen(GatewayError):
+    """The breakers of all targets that could be used are open.
+
+    Args:
+        retry_after_s: until one of them lets an attempt through; told in whole seconds, at least 1.
+    """
+
+    status, reason, title = 503, "BREAKER_OPEN", "Service Unavailable"
+    detail = "The backend has failed too often and is not tried for a while."
+    proxy_error = "destination_unavailable"
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__(f"for {retry_after_s:.3f} s")
+        self.retry_after_s = retry_after_s
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return _retry_after(self.retry_after_s)
 
 
 class PoolExhausted(GatewayError):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define
@@ -26,7 +27,7 @@ from txgateway.middleware.base import Inner, RouteCells
 from txgateway.middleware.bulkhead import Bulkhead
 from txgateway.middleware.client_address import ClientAddress
 from txgateway.middleware.cors import Cors, EdgeCors, Preflights
-from txgateway.middleware.observe import Log, Observe
+from txgateway.middleware.observe import Log, observer
 from txgateway.middleware.probes import Probes
 from txgateway.middleware.rate_limit import RateLimit
 from txgateway.middleware.recovery import Recovery
@@ -34,6 +35,7 @@ from txgateway.middleware.request_id import RequestId
 from txgateway.middleware.router import RouteEntry, Router
 from txgateway.middleware.sanitize import Sanitize
 from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityHeaders
+from txgateway.middleware.server_timing import PhaseEnd, PhaseStart, ServerTiming
 from txgateway.middleware.transform import HeaderTransform, PathTransform
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource, Share, SplitResource
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txgateway.request import GatewayRequest
+    from txgateway.telemetry.tracing import Tracing
 
 
 class Tally(Protocol):
@@ -66,6 +69,8 @@ class Collaborators:
 
     wheel: TimerWheel
     clock: IReactorTime
+    epoch_s: Callable[[], float]
+    chance: Random
     backends: Mapping[str, Backend]
     security: Security
     cells: Callable[[str], RouteCells]
@@ -73,6 +78,7 @@ class Collaborators:
     access_log: Log | None
     probes: Mapping[bytes, IResource]
     new_request_id: Callable[[], str]
+    tracing: Tracing | None = None
 
 
 class Pipeline:
@@ -101,7 +107,9 @@ class Pipeline:
         # Probes are not counted, not logged, never routed.
         probes = partial(Probes, resources=parts.probes)
         # Counts and logs whatever is decided below it, refusals included.
-        observe = partial(Observe, unmatched=parts.cells("none"), access_log=parts.access_log)
+        observe = partial(observer, unmatched=parts.cells("none"), access_log=parts.access_log, tracing=parts.tracing)
+        # Measures what is below, if anybody may know.
+        timing = _server_timing(settings.server_timing, forwarded)
         # Nothing is decided on a target, Host or path that could be read in two ways.
         sanitize = Sanitize
         # Repeats the checked Host; all below ask for the client's address.
@@ -110,7 +118,7 @@ class Pipeline:
         router = Router(table)
 
         above: tuple[Decorator, ...] = (recovery, request_id, security_headers, *edge_cors)
-        self._entry = nest(*above, probes, observe, sanitize, client_address, end=router)
+        self._entry = nest(*above, probes, observe, *timing, sanitize, client_address, end=router)
         # A message that never became a request: same id, same log, only the answer is known beforehand.
         self._refusals = nest(*above, observe, end=_Refusal())
 
@@ -124,6 +132,13 @@ class Pipeline:
         request.host = request.header(b"host")
         request.path = request.uri.partition(b"?")[0] or None  # type: ignore[assignment]
         self._refusals.render(request)
+
+
+def _server_timing(mode: str, forwarded: ForwardedPolicy) -> list[Decorator]:
+    """For ``all``, for ``trusted`` proxies only, or not at all."""
+    if mode == "off":
+        return []
+    return [partial(ServerTiming, is_told=None if mode == "all" else forwarded.is_trusted)]
 
 
 class _Refusal:
@@ -161,13 +176,14 @@ class _RouteBuilder:
         # What the route does not take at all must cost nothing below.
         decorators.append(self._admission(route))
         limit, is_by_subject = self._rate_limit(route)
+        limit = self._timed("limit", limit)
         # Above authentication: attempts that fail count.
         decorators += limit if not is_by_subject else []
         # Below it everybody knows who asks.
-        decorators += self._authentication(route)
+        decorators += self._timed("auth", self._authentication(route))
         decorators += limit if is_by_subject else []
         # Below all that refuses: only what goes further holds a permit.
-        decorators.append(self._bulkhead(route))
+        decorators += self._timed("queue", [self._bulkhead(route)])
         # Below whatever reads the client's own fields.
         decorators += _header_transform(route)
         # Last: everything above sees the client's own path.
@@ -202,6 +218,13 @@ class _RouteBuilder:
                 max_age_s=settings.max_age_s,
             )
         return policy
+
+    def _timed(self, phase: str, decorators: list[Decorator]) -> list[Decorator]:
+        """The decorators, with what measures them around, if anybody wants to know."""
+        if not decorators or self._settings.server_timing == "off":
+            return decorators
+        clock = self._parts.clock
+        return [partial(PhaseStart, phase=phase, clock=clock), *decorators, partial(PhaseEnd, clock=clock)]
 
     def _admission(self, route: Route) -> Decorator:
         return partial(
@@ -309,13 +332,22 @@ def _end(route: Route, parts: Collaborators) -> Inner:
         )
     settings = ProxySettings(
         total_s=route.timeout.total_s,
+        per_try_s=route.timeout.per_try_s,
         idle_s=route.timeout.idle_s,
         body_timeout_s=route.body_timeout_s,
         preserve_host=route.preserve_host,
+        propagates_timeout=route.timeout.propagate,
+        retry=route.retry,
         upgrades=frozenset(name.lower().encode("ascii") for name in route.upgrades),
     )
+    names: frozenset[bytes] = frozenset() if parts.tracing is None else parts.tracing.names
     shares = [
-        Share(ReverseProxyResource(parts.backends[backend.name], settings, parts.wheel), backend.weight)
+        Share(
+            ReverseProxyResource(
+                parts.backends[backend.name], settings, parts.wheel, parts.clock, parts.epoch_s, parts.chance, names
+            ),
+            backend.weight,
+        )
         for backend in route.backends
     ]
     return shares[0].end if len(shares) == 1 else SplitResource(shares)

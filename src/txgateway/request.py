@@ -53,6 +53,11 @@ class GatewayRequest(WebRequest):
         upstream_s: seconds from the last attempt's start to its response head.
         removed_names: of fields that were taken out, or replaced; lowered.
         hidden_names: of response fields that the client gets neither in trailers nor in 1xx heads; lowered.
+        trace: what :mod:`txgateway.telemetry.tracing` has made of it, None without tracing; attempts tell it about
+            themselves if it ``is_sampled``, and send its ``fields``.
+        phases: milliseconds by phase (:mod:`txgateway.middleware.server_timing`), None where nobody wants to know;
+            ``phase`` is the one that has begun and not ended, with the clock seconds of its beginning.
+        trace_id, span_id: for the log; None without tracing, the second also where the caller's span goes on.
         subject: ``sub`` of the verified token, or None.
         claims: all claims of the verified token.
         bytes_in, bytes_out: body bytes.
@@ -100,6 +105,9 @@ class GatewayRequest(WebRequest):
     )
 
     site: Any = None
+    trace: Any = None
+    phases: dict[str, float] | None = None
+    phase: tuple[str, float] | None = None
     trace_id: str | None = None
     span_id: str | None = None
     path_parameters: Mapping[str, bytes] = _NOTHING
@@ -185,6 +193,11 @@ class GatewayRequest(WebRequest):
             self._on_finish = [hook]
         else:
             self._on_finish.append(hook)
+
+    def spend(self, phase: str, seconds: float) -> None:
+        """Add to a phase, where phases are wanted."""
+        if self.phases is not None:
+            self.phases[phase] = round(self.phases.get(phase, 0.0) + seconds * 1000, 3)
 
     # --- request body -----------------------------------------------------------------------------------------
 

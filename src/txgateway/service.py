@@ -12,7 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -23,24 +23,28 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from txgateway import demo
+from txgateway.admin.overview import Overview
 from txgateway.admin.site import admin_site
-from txgateway.admin.status import BackendStatus, RouteStatus, TargetStatus, status_report
+from txgateway.admin.status import BackendStatus
 from txgateway.config import Configuration
 from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.pipeline import Collaborators, Pipeline, random_ids
 from txgateway.proxy.agent import PoolAgent
-from txgateway.proxy.backend import Backend
-from txgateway.proxy.build import build_backends, build_issuer
+from txgateway.proxy.build import build_issuer
 from txgateway.request import GatewayRequest
 from txgateway.security import Security
 from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.logs import log_path, observer_for
-from txgateway.telemetry.metrics import PoolCounts, RequestMetrics
+from txgateway.telemetry.metrics import RequestMetrics, TargetState
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.interfaces import ServerLimits
 from txgateway.transport.sockets import use_immediate_writes
 from txgateway.transport.wheel import TimerWheel
+from txgateway.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from txgateway.telemetry.tracing import Tracing
 
 _log = Logger()
 
@@ -48,6 +52,8 @@ BACKLOG = 1024
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 _SPARE_DESCRIPTORS = 256
 _LOG_FLUSH_S = 2.0
+#: How long the gateway calls itself not ready because first checks and downloads are under way.
+MAX_STARTING_S = 10.0
 
 
 class GatewayService(Service):
@@ -73,10 +79,13 @@ class GatewayService(Service):
         self.access_log = AccessLog(self.observer.sink, time.time, reactor, configuration.settings.log_format)
         self.readiness = Readiness(self._health)
         self.metrics = RequestMetrics(
-            self._pool_counts,
+            self._target_states,
             lambda: self.observer.sink.dropped,
             lambda: self.security.limiters.degraded,
+            lambda: 0 if self.tracing is None else self.tracing.dropped(),
+            epoch_s=time.time,
         )
+        self._chance = random.Random()
         jwks_url = configuration.settings.jwt_jwks_url
         self._issuer = None if jwks_url is None else build_issuer(jwks_url, reactor, self.wheel)
         self.security = Security(
@@ -84,13 +93,32 @@ class GatewayService(Service):
             reactor,
             time.time,
             self.metrics.tokens.count,
-            random.Random(),
+            self._chance,
             None if self._issuer is None else PoolAgent(self._issuer.targets[0].pool),
         )
-        self.backends: dict[str, Backend] = {}
+        self.tracing: Tracing | None = None
         self.ports: list[IListeningPort] = []
         self._internal_ports: list[IListeningPort] = []
-        self._started_at = reactor.seconds()
+        self.overview = Overview(
+            reactor,
+            lambda: self.configuration,
+            self.metrics,
+            self.readiness,
+            self._backend_status,
+            log_lines_dropped=lambda: self.observer.sink.dropped,
+            rate_limit_degraded=lambda: self.security.limiters.degraded,
+        )
+
+    # What is built at the start only, for those who were told of it before.
+
+    def _health(self) -> Iterator[BackendHealth]:
+        return self.upstreams.health()
+
+    def _target_states(self) -> Iterator[TargetState]:
+        return self.upstreams.target_states()
+
+    def _backend_status(self) -> list[BackendStatus]:
+        return self.upstreams.status()
 
     def setServiceParent(self, parent: Any) -> None:
         """Give twistd our observer, so that its own lines come out in our format too."""
@@ -111,20 +139,26 @@ class GatewayService(Service):
             _log.warn("configuration: {warning}", warning=warning)
         self._raise_descriptor_limit()
         demo_port = self._start_demo()
-        self.backends = build_backends(self.configuration.backends, self.reactor, self.wheel, demo_port)
+        self.upstreams = Upstreams(
+            self.configuration.backends, self.reactor, self.wheel, demo_port, self._chance, self.metrics
+        )
         probes = probe_resources(settings.probe_prefix, self.readiness)
+        self._start_tracing()
         self.pipeline = Pipeline(
             self.configuration,
             Collaborators(
                 wheel=self.wheel,
                 clock=self.reactor,
-                backends=self.backends,
+                epoch_s=time.time,
+                chance=self._chance,
+                backends=self.upstreams.backends,
                 security=self.security,
                 cells=self.metrics.route,
                 tallies=self.metrics.rate_limit,
                 access_log=self.access_log if settings.access_log else None,
                 probes=probes,
                 new_request_id=random_ids(),
+                tracing=self.tracing,
             ),
         )
         self.factory = Http1ServerFactory(
@@ -151,22 +185,36 @@ class GatewayService(Service):
                 admin_host=settings.admin_host,
                 probes=probes,
                 metrics=self.metrics,
-                status=self.status,
+                status=self.overview.status,
+                history=self.overview.history.report,
                 config=self.configuration.effective,
             )
             self._internal_ports.append(self._listen(_tcp(settings.admin_host, settings.admin_port), site))
+            self.overview.history.start()
         self.reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        # Traffic may come once keys were asked for, whether they came or not.
-        self.security.start().addCallback(self._ready)
+        # Traffic is asked for once targets were checked and keys were asked for, however that went.
+        tried: Deferred[Any] = DeferredList([self.security.start(), self.upstreams.start()])
+        tried.addTimeout(MAX_STARTING_S, self.reactor).addErrback(lambda failure: failure.trap(TimeoutError))
+        tried.addCallback(self._ready)
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
 
     def _ready(self, _: object) -> None:
         self.readiness.started()
-        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.backends))
+        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.upstreams.backends))
+
+    def _start_tracing(self) -> None:
+        """Where it is wanted; else its libraries are not even loaded."""
+        settings = self.configuration.tracing
+        if settings is not None:
+            from txgateway.telemetry.tracing import Tracing
+
+            routes = {route.name: route.path for route in self.configuration.routes}
+            self.tracing = Tracing(settings, routes, self.reactor, time.time)
+            self.tracing.start()
 
     def _start_demo(self) -> int:
         if not any(target.is_demo for backend in self.configuration.backends.values() for target in backend.targets):
@@ -227,18 +275,25 @@ class GatewayService(Service):
         """Stop listening, close connections, free everything; fires when the ports are closed."""
         super().stopService()
         self.readiness.draining()
+        self.overview.history.stop()
         factory = getattr(self, "factory", None)
         if factory is not None:
             factory.draining = True
             for connection in list(factory.connections):
                 connection.shut_down(Draining())
-        for backend in (*self.backends.values(), *([self._issuer] if self._issuer is not None else ())):
-            backend.close()
+        upstreams = getattr(self, "upstreams", None)
+        if upstreams is not None:
+            upstreams.stop()
+        if self._issuer is not None:
+            self._issuer.close()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []
         closing: Deferred[Any] = DeferredList(
             [self.security.stop(), *(maybeDeferred(port.stopListening) for port in ports)]
         )
+        if self.tracing is not None:  # once the last requests are over
+            tracing = self.tracing
+            closing.addCallback(lambda _: tracing.stop())
         closing.addCallback(self._stopped)
         return closing
 
@@ -246,52 +301,6 @@ class GatewayService(Service):
         self.wheel.stop()
         self.access_log.flush()
         self.observer.sink.close(_LOG_FLUSH_S)
-
-    # --- what others ask for --------------------------------------------------------------------------------------
-
-    def _health(self) -> Iterator[BackendHealth]:
-        for backend in self.backends.values():
-            yield BackendHealth(backend.name, len(backend.targets), len(backend.targets))
-
-    def _pool_counts(self) -> Iterator[PoolCounts]:
-        for backend in self.backends.values():
-            for target in backend.targets:
-                pool = target.pool
-                yield backend.name, target.label, pool.active, pool.idle, pool.pending
-
-    def status(self) -> dict[str, object]:
-        """The members of ``/status``."""
-        configuration = self.configuration
-        routes = [
-            RouteStatus(
-                name=route.name,
-                hosts=route.hosts,
-                path=route.path,
-                methods=route.methods,
-                backend=route.backends[0].name if route.backends else None,
-                in_flight=self.metrics.route(route.name).in_flight,
-            )
-            for route in configuration.routes
-        ]
-        backends = [
-            BackendStatus(
-                name=backend.name,
-                load_balancer=configuration.backends[backend.name].load_balancer,
-                targets=tuple(
-                    TargetStatus(
-                        target=target.label,
-                        weight=target.weight,
-                        active=target.pool.active,
-                        idle=target.pool.idle,
-                        pending=target.pool.pending,
-                    )
-                    for target in backend.targets
-                ),
-            )
-            for backend in self.backends.values()
-        ]
-        uptime_s = self.reactor.seconds() - self._started_at
-        return status_report(self.readiness.verdict().status, uptime_s, routes, backends)
 
 
 def _tcp(host: str, port: int) -> str:

@@ -157,8 +157,13 @@ class ScriptedBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Accept no more connections; those that are there stay."""
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
 
     def renew(self) -> None:
         """Forget the past: for the next test."""

@@ -116,6 +116,10 @@ class NotStarted(AssertionError):
     """The process ended before it was ready."""
 
 
+#: Each request reaches its target once, however the ones before it fared: for tests of what becomes of one attempt.
+ONE_ATTEMPT = {"GATEWAY_RETRY_MAX_ATTEMPTS": "1", "GATEWAY_BREAKER_ENABLED": "false"}
+
+
 class Gateway:
     """A running gateway, as a context manager.
 

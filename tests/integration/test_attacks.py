@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.backend import OK, Exchange, ScriptedBackend
-from tests.integration.harness import Gateway
+from tests.integration.harness import ONE_ATTEMPT, Gateway
 from tests.integration.problems import assert_problem
 
 CLIENTS = 8
@@ -62,6 +62,7 @@ def mutated(chance: random.Random, message: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBackend) -> Iterator[Gateway]:
     environment = {
+        **ONE_ATTEMPT,
         "GATEWAY_BACKEND_TARGET": module_backend.url,
         "GATEWAY_HEADER_TIMEOUT": "300ms",
         "GATEWAY_BODY_TIMEOUT": "300ms",

@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 from tests.integration.backend import OK, Exchange, ScriptedBackend, answer, hang
 from tests.integration.client import Client
-from tests.integration.harness import Gateway, routes, wait_until
+from tests.integration.harness import ONE_ATTEMPT, Gateway, routes, wait_until
 from tests.integration.problems import assert_problem
 
 _numbers = count()
@@ -36,7 +36,7 @@ def gateway(
             {"name": "hasty", "path": "/hasty", "backend": "main", "timeout": {"idle": "300ms"}, "max_body_bytes": 0},
         ],
     }
-    with Gateway(tmp_path_factory.mktemp("gateway"), routes(document)) as running:
+    with Gateway(tmp_path_factory.mktemp("gateway"), {**ONE_ATTEMPT, **routes(document)}) as running:
         yield running
 
 

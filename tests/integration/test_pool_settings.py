@@ -57,8 +57,8 @@ def test_connection_is_not_reused_beyond_its_age(tmp_path: Path, backend: Script
 
 def test_pool_is_bounded_for_each_target(tmp_path: Path, backend: ScriptedBackend) -> None:
     environment = {"GATEWAY_BACKEND_TARGET": backend.url, "GATEWAY_POOL_MAX_CONNECTIONS": "2"}
-    before = backend.connections
     with Gateway(tmp_path, environment) as gateway:
+        before = backend.connections  # the check's is one of its own
         clients = [gateway.client() for _ in range(6)]
         for client in clients:
             client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5)

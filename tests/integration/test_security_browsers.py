@@ -51,7 +51,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBa
     document = {
         "backends": {
             "main": {"targets": [module_backend.url]},
-            "refused": {"targets": [f"http://127.0.0.1:{free_port()}"]},
+            "refused": {
+                # It is to be asked each time, however often it failed.
+                "targets": [f"http://127.0.0.1:{free_port()}"],
+                "breaker": {"enabled": False},
+                "health_check": {"interval": "1h"},
+            },
         },
         "routes": [
             route("app"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.integration.backend import Exchange, ScriptedBackend
 from tests.integration.client import Client
-from tests.integration.harness import Gateway
+from tests.integration.harness import ONE_ATTEMPT, Gateway
 
 MIB = 2**20
 #: More than what the kernel's buffers of two connections hold together.
@@ -24,7 +24,7 @@ PIECE = bytes(range(256)) * 256
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBackend) -> Iterator[Gateway]:
-    environment = {"GATEWAY_BACKEND_TARGET": module_backend.url, "GATEWAY_MAX_BODY_BYTES": "0"}
+    environment = {**ONE_ATTEMPT, "GATEWAY_BACKEND_TARGET": module_backend.url, "GATEWAY_MAX_BODY_BYTES": "0"}
     with Gateway(tmp_path_factory.mktemp("gateway"), environment) as running:
         yield running
 

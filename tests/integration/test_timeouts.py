@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 from tests.integration.backend import Exchange, ScriptedBackend
 from tests.integration.client import Client
-from tests.integration.harness import Gateway
+from tests.integration.harness import ONE_ATTEMPT, Gateway
 from tests.integration.problems import assert_problem
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, module_backend: ScriptedBackend) -> Iterator[Gateway]:
     environment = {
+        **ONE_ATTEMPT,
         "GATEWAY_BACKEND_TARGET": module_backend.url,
         "GATEWAY_HEADER_TIMEOUT": "300ms",
         "GATEWAY_KEEPALIVE_TIMEOUT": "300ms",

@@ -21,7 +21,7 @@ from tests.integration.backend import (
     answer_and_reset,
     hang,
 )
-from tests.integration.harness import Gateway, free_port, routes
+from tests.integration.harness import ONE_ATTEMPT, Gateway, free_port, routes
 from tests.integration.problems import assert_problem
 
 
@@ -84,7 +84,7 @@ def gateway(
             {"name": "patient", "path": "/patient", "backend": "main", "timeout": {"total": "1s"}},
         ],
     }  # fmt: skip
-    with Gateway(directory, routes(document)) as running:
+    with Gateway(directory, {**ONE_ATTEMPT, **routes(document)}) as running:
         yield running
 
 

@@ -27,9 +27,9 @@ seeds = st.integers(0, 2**32)
 keys = st.lists(st.binary(max_size=16), min_size=1, max_size=40)
 
 
-def labels_of(pick: Callable[[], FakeTarget | None], count: int) -> list[str]:
+def addresses_of(pick: Callable[[], FakeTarget | None], count: int) -> list[str]:
     found = [pick() for _ in range(count)]
-    return [target.label for target in found if target is not None]
+    return [target.address for target in found if target is not None]
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -81,15 +81,15 @@ def test_unusable_target_is_never_picked_and_none_is_none(
 @given(weights=weights, skipped=st.integers(0, 200))
 def test_every_run_of_the_sum_of_weights_gives_each_its_weight(weights: list[int], skipped: int) -> None:
     policy = RoundRobin(targets_of(weights))
-    labels_of(policy.pick, skipped)
-    counted = Counter(labels_of(policy.pick, sum(weights)))
+    addresses_of(policy.pick, skipped)
+    counted = Counter(addresses_of(policy.pick, sum(weights)))
     assert [counted[f"t{number}"] for number in range(len(weights))] == weights
 
 
 @given(weights=several_weights, length=st.integers(1, 60))
 def test_no_target_is_ever_far_ahead_of_its_share(weights: list[int], length: int) -> None:
     total = sum(weights)
-    counted = Counter(labels_of(RoundRobin(targets_of(weights)).pick, length))
+    counted = Counter(addresses_of(RoundRobin(targets_of(weights)).pick, length))
     for number, weight in enumerate(weights):
         assert abs(counted[f"t{number}"] - length * weight / total) < len(weights)
 
@@ -97,10 +97,10 @@ def test_no_target_is_ever_far_ahead_of_its_share(weights: list[int], length: in
 @given(weights=several_weights, mask=st.integers(1, 63), rounds=st.integers(1, 3))
 def test_every_run_among_the_usable_gives_each_its_weight(weights: list[int], mask: int, rounds: int) -> None:
     targets = targets_of(weights)
-    usable = {target.label: target.weight for index, target in enumerate(targets) if mask >> index & 1}
+    usable = {target.address: target.weight for index, target in enumerate(targets) if mask >> index & 1}
     policy = RoundRobin(targets)
     for _ in range(rounds if usable else 0):
-        found = labels_of(lambda: policy.pick(b"", lambda target: target.label in usable), sum(usable.values()))
+        found = addresses_of(lambda: policy.pick(b"", lambda target: target.address in usable), sum(usable.values()))
         assert Counter(found) == usable
 
 
@@ -109,8 +109,8 @@ def test_whatever_comes_and_goes_nobody_saves_up_turns(weights: list[int], masks
     targets = targets_of(weights)
     policy = RoundRobin(targets)
     for mask in masks:
-        usable = {target.label for index, target in enumerate(targets) if mask >> index & 1}
-        policy.pick(b"", lambda target: target.label in usable)  # noqa: B023 -- called in this turn only
+        usable = {target.address for index, target in enumerate(targets) if mask >> index & 1}
+        policy.pick(b"", lambda target: target.address in usable)  # noqa: B023 -- called in this turn only
     # What one has saved it has earned by waiting, which is never more than a few rounds.
     assert all(abs(saved) <= sum(weights) * len(weights) for saved in policy._current)
 
@@ -121,7 +121,7 @@ def test_whatever_comes_and_goes_nobody_saves_up_turns(weights: list[int], masks
 @given(weights=several_weights, seed=seeds)
 def test_random_gives_each_its_share_within_what_chance_explains(weights: list[int], seed: int) -> None:
     count, total = 2000, sum(weights)
-    counted = Counter(labels_of(WeightedRandom(targets_of(weights), Random(seed)).pick, count))
+    counted = Counter(addresses_of(WeightedRandom(targets_of(weights), Random(seed)).pick, count))
     for number, weight in enumerate(weights):
         share = weight / total
         assert abs(counted[f"t{number}"] - count * share) < 5 * sqrt(count * share * (1 - share))
@@ -211,8 +211,8 @@ def test_load_is_bounded_and_only_what_is_too_busy_is_passed_over(
         assert picked.in_flight <= limits[index]
         average = Fraction(total * picked.weight, sum(weights))
         assert picked.in_flight <= spare or picked.in_flight <= average * Fraction(5, 4) + 1
-        if picked.label != home.label:
-            at_home = next(number for number, target in enumerate(targets) if target.label == home.label)
+        if picked.address != home.address:
+            at_home = next(number for number, target in enumerate(targets) if target.address == home.address)
             assert targets[at_home].in_flight >= limits[at_home]
         if endings and turn % 3 == 0:
             ended = targets[endings[turn % len(endings)] % len(targets)]
@@ -223,7 +223,7 @@ def test_load_is_bounded_and_only_what_is_too_busy_is_passed_over(
 def test_share_of_keys_is_about_the_weight(weights: list[int], salt: int) -> None:
     ring = HashRing(targets_of(weights))
     count = 2000
-    counted = Counter(target.label for number in range(count) if (target := ring.pick(b"%d-%d" % (salt, number))))
+    counted = Counter(target.address for number in range(count) if (target := ring.pick(b"%d-%d" % (salt, number))))
     for number, weight in enumerate(weights):
         share = weight / sum(weights)
         # Points lie by chance (160 a weight unit: 8% for one), and so do the keys.

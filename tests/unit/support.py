@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 from attrs import frozen
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
@@ -24,11 +26,14 @@ from zope.interface import implementer
 from txgateway.config import load
 from txgateway.errors import GatewayError, UpstreamConnectFailed
 from txgateway.pipeline import Collaborators, Pipeline
-from txgateway.proxy.backend import Backend, Target
+from txgateway.proxy.backend import Backend
+from txgateway.proxy.breaker import CircuitBreaker
 from txgateway.proxy.pool import ConnectionPool
+from txgateway.proxy.target import Target
 from txgateway.request import GatewayRequest
 from txgateway.security import Security
 from txgateway.telemetry.metrics import RequestMetrics
+from txgateway.telemetry.tracing import Tracing
 from txgateway.transport.http1_client import Http1ClientConnection
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.http1_server import Http1ServerConnection
@@ -344,7 +349,8 @@ class MemoryGateway:
     """The whole of it, from a configuration.
 
     Args:
-        environment: variables; without routing among them, there is one backend with one target.
+        environment: variables; without routing among them, there is one backend with one target; without retries
+            among them there are none.
         document: a routes document.
         probes: path to resource.
     """
@@ -361,10 +367,11 @@ class MemoryGateway:
             if document is None
             else {"GATEWAY_ROUTES": orjson.dumps(document).decode()}
         )
-        self.configuration = load({**routing, **(environment or {})})
+        self.configuration = load({**routing, "GATEWAY_RETRY_MAX_ATTEMPTS": "1", **(environment or {})})
         self.clock = Clock()
         self.wheel = TimerWheel(self.clock)
         self.metrics = RequestMetrics()
+        self.chance = Random(1)
         self.log = Records()
         self.dialers: dict[str, MemoryDialer] = {}
         self.backends = {name: self._backend(name) for name in self.configuration.backends}
@@ -381,6 +388,8 @@ class MemoryGateway:
             Collaborators(
                 wheel=self.wheel,
                 clock=self.clock,
+                epoch_s=lambda: EPOCH_S + self.clock.seconds(),
+                chance=self.chance,
                 backends=self.backends,
                 security=self.security,
                 cells=self.metrics.route,
@@ -388,11 +397,23 @@ class MemoryGateway:
                 access_log=self.log,
                 probes=probes or {},
                 new_request_id=lambda: f"id-{next(ids)}",
+                tracing=self._tracing(),
             ),
         )
         self.factory = server_factory(
             self.clock, self.wheel, self.pipeline.dispatch, self.pipeline.refuse, self.metrics, limits
         )
+
+    def _tracing(self) -> Tracing | None:
+        """If the variables ask for it, without a thread: spans are in :attr:`spans` when they are over."""
+        self.spans = InMemorySpanExporter()
+        settings = self.configuration.tracing
+        if settings is None:
+            return None
+        routes = {route.name: route.path for route in self.configuration.routes}
+        tracing = Tracing(settings, routes, self.clock, lambda: EPOCH_S + self.clock.seconds())
+        tracing._spans.send_to(SimpleSpanProcessor(self.spans))
+        return tracing
 
     def _backend(self, name: str) -> Backend:
         settings = self.configuration.backends[name]
@@ -401,8 +422,11 @@ class MemoryGateway:
             label = target.label
             dialer = self.dialers[label] = MemoryDialer(self.clock)
             pool = ConnectionPool(label, dialer, self.clock, self.wheel, settings.pool)
-            targets.append(Target(label, target.host.encode(), target.weight, pool))
-        return Backend(name, targets)
+            breaker = CircuitBreaker(settings.breaker, self.chance)
+            metrics = self.metrics.target(name, label)
+            host = target.host.encode()
+            targets.append(Target(label, host, target.weight, pool, dialer, breaker, metrics, scheme=target.scheme))
+        return Backend(settings, targets, self.clock.seconds, self.chance, self.metrics.retries(name))
 
     @property
     def dialer(self) -> MemoryDialer:

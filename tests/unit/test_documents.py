@@ -11,6 +11,7 @@ from txgateway.config import load
 from txgateway.config.not_yet import REFUSED, WITHOUT_EFFECT
 from txgateway.config.settings import VARIABLES
 from txgateway.config.values import duration, size
+from txgateway.config.vocabulary import status_ranges
 
 TOP = Path(__file__).parents[2]
 SETUP = (TOP / "implementation" / "SETUP.md").read_text(encoding="utf-8")
@@ -33,6 +34,8 @@ def test_setup_gives_the_default_of_each_variable(name: str, written: str) -> No
         assert duration(written) == leaf.value
     elif leaf.name.endswith("_bytes"):
         assert size()(written) == leaf.value
+    elif leaf.key == "health_check.expect":
+        assert status_ranges(written) == leaf.value
     elif isinstance(leaf.value, tuple):
         assert written == ",".join(leaf.value)
     else:

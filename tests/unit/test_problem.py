@@ -52,6 +52,11 @@ TABLE = {
     "UPSTREAM_TLS_ERROR": (502, "Bad Gateway", "The gateway could not establish a secure connection to the backend."),
     "UPSTREAM_TIMEOUT": (504, "Gateway Timeout", "The backend did not answer in time."),
     "NO_HEALTHY_TARGET": (503, "Service Unavailable", "No healthy backend is available."),
+    "BREAKER_OPEN": (
+        503,
+        "Service Unavailable",
+        "The backend has failed too often and is not tried for a while.",
+    ),
     "POOL_EXHAUSTED": (503, "Service Unavailable", "Too many requests are waiting for the backend."),
 }  # fmt: skip
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from io import BytesIO
-from typing import Protocol
 
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
+from txgateway.admin.dashboard import dashboard_pages
+from txgateway.admin.scrape import TIMEOUT_S, Metrics, MetricsPage
 from txgateway.telemetry.lines import json_line
 
-#: An idle connection is closed after this.
-TIMEOUT_S = 30
 #: Body bytes after which a client is cut off; there is nothing to send here.
 MAX_BODY_BYTES = 64 * 1024
 
@@ -32,24 +30,6 @@ _SECURITY_HEADERS = (
     (b"X-Frame-Options", b"DENY"),
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
 )
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>txgateway</title></head>
-<body>
-<h1>txgateway</h1>
-<ul>
-{items}
-</ul>
-</body>
-</html>
-"""
-
-
-class Metrics(Protocol):
-    """What makes ``/metrics``."""
-
-    def exposition(self, accept: bytes, /) -> tuple[bytes, bytes]:
-        """Content type and body for an ``Accept`` header value."""
 
 
 class _Page(Resource):
@@ -147,6 +127,7 @@ def admin_site(
     probes: Mapping[bytes, IResource],
     metrics: Metrics,
     status: Callable[[], Mapping[str, object]],
+    history: Callable[[], Mapping[str, object]],
     config: Callable[[], Mapping[str, object]],
 ) -> Site:
     """The site for the admin listener.
@@ -157,35 +138,26 @@ def admin_site(
         probes: the probe resources by path.
         metrics: makes ``/metrics``.
         status: the members of ``/status``, as plain data.
+        history: the members of ``/status/history``, as plain data.
         config: the members of ``/config``, as plain data; a secret's value arrives masked.
     """
     pages: dict[bytes, IResource] = {
-        b"/metrics": _Page(lambda request: metrics.exposition(_accept(request))),
+        b"/metrics": MetricsPage(metrics),
         b"/status": _Page(lambda _: _json(status())),
+        b"/status/history": _Page(lambda _: _json(history())),
         b"/config": _Page(lambda _: _json(config())),
         **probes,
     }
-    index = _index(sorted(pages))
-    pages[b"/"] = _Page(lambda _: (b"text/html; charset=utf-8", index))
     return _QuietSite(
-        AdminRoot(pages, admin_host),
+        AdminRoot({**pages, **dashboard_pages(pages)}, admin_host),
         requestFactory=_AdminRequest,
         parsePOSTFormSubmission=False,
         timeout=TIMEOUT_S,
     )
 
 
-def _accept(request: IRequest) -> bytes:
-    return b",".join(request.requestHeaders.getRawHeaders(b"accept") or [])
-
-
 def _json(members: Mapping[str, object]) -> tuple[bytes, bytes]:
     return b"application/json", json_line(members)
-
-
-def _index(paths: list[bytes]) -> bytes:
-    links = (escape(path.decode("utf-8")) for path in paths)
-    return _PAGE.format(items="\n".join(f'<li><a href="{link}">{link}</a></li>' for link in links)).encode("utf-8")
 
 
 def _refuse(request: Request, status: int, text: str) -> bytes:

@@ -265,7 +265,11 @@ class _Body(Protocol):
 
 @implementer(IAgent)
 class PlainAgent:
-    """An agent that neither asks for compressed bodies nor lets any be expanded, so that few bytes stay few."""
+    """An agent for single questions to servers that need not be friendly.
+
+    It neither asks for compressed bodies nor lets any be expanded, so that few bytes stay few. Its responses set no
+    cookies: the next request must not send them, and treq fails at strange ones.
+    """
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent
@@ -275,11 +279,13 @@ class PlainAgent:
     ) -> Deferred[IResponse]:
         plain = Headers() if headers is None else headers.copy()
         plain.removeHeader(b"accept-encoding")
-        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_without_encoding)
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_plain)
 
 
-def _without_encoding(response: IResponse) -> IResponse:
-    response.headers.removeHeader(b"content-encoding")  # then treq leaves the body as it is, which is not JSON
+def _plain(response: IResponse) -> IResponse:
+    # Without an encoding treq leaves the body as it is, which is then not what was asked for.
+    for name in (b"content-encoding", b"set-cookie", b"set-cookie2"):
+        response.headers.removeHeader(name)
     return response
 
 

@@ -25,7 +25,7 @@ from txgateway.config.document import (
     document_of_targets,
 )
 from txgateway.config.effective import effective_configuration
-from txgateway.config.environment import TRACING_VARIABLE, Environment, read_environment
+from txgateway.config.environment import Environment, read_environment
 from txgateway.config.groups import (
     BackendTls,
     Breaker,
@@ -47,6 +47,7 @@ from txgateway.config.routes import Backend, Resolver, Route
 from txgateway.config.settings import Settings
 from txgateway.config.targets import Target
 from txgateway.config.tokens import token_keys
+from txgateway.config.tracing import TracingSettings
 from txgateway.config.values import Rate, shown
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Settings",
     "Target",
     "Timeout",
+    "TracingSettings",
     "WeightedBackend",
     "load",
     "token_keys",
@@ -88,6 +90,7 @@ class Configuration:
         settings: what applies to the whole process, and the defaults of routes and backends.
         backends: by name.
         routes: in the order of the document; it decides nothing.
+        tracing: where traces go, and which; None for no tracing.
         warnings: what is set and has no effect yet; to be logged at start.
         hazards: what has an effect that is probably not wanted; for ``txgateway check``.
     """
@@ -95,6 +98,7 @@ class Configuration:
     settings: Settings
     backends: Mapping[str, Backend]
     routes: tuple[Route, ...]
+    tracing: TracingSettings | None
     warnings: tuple[str, ...]
     hazards: tuple[str, ...]
     _environment: Environment = attrs.field(repr=False)
@@ -130,6 +134,7 @@ def load(environ: Mapping[str, str]) -> Configuration:
         settings=environment.settings,
         backends={entry.name: resolver.backend(entry) for entry in document.backends},
         routes=tuple(resolver.route(entry) for entry in document.routes),
+        tracing=environment.tracing,
         warnings=tuple(_without_effect(environment, document)),
         hazards=tuple(hazards(environment, document)),
         environment=environment,
@@ -173,8 +178,6 @@ def _without_effect(environment: Environment, document: Document) -> Iterator[st
     for where, key, value in _given(environment, document):
         if not_yet.is_without_effect(key, value):
             places.setdefault(where if where.isupper() else key, []).append(where)
-    if environment.wants_tracing:
-        places[TRACING_VARIABLE] = [TRACING_VARIABLE]
     for first, *others in places.values():
         also = f" (and {len(others)} more like it)" if others else ""
         yield f"{first}{also}: {not_yet.WARNING}"

@@ -39,10 +39,16 @@ def effective_configuration(environment: Environment, document: Document) -> dic
     backend_base = _inherited(BackendTable(), settings)
     route_base = _inherited(RouteTable(), settings)
     return {
-        "settings": {variable_name(key): entry for key, entry in settings.items()},
+        "settings": {variable_name(key): entry for key, entry in settings.items()} | _tracing(environment),
         "backends": {entry.name: backend_base | _own(entry.table, entry.place.source) for entry in document.backends},
         "routes": {entry.table.name: route_base | _own(entry.table, entry.place.source) for entry in document.routes},
     }
+
+
+def _tracing(environment: Environment) -> dict[str, Entry]:
+    """OpenTelemetry's variables, as far as they are set and count."""
+    given = {} if environment.tracing is None else environment.tracing.variables
+    return {name: {"value": text, "source": f"env {name}"} for name, text in given.items()}
 
 
 def _inherited(table: Table, settings: Mapping[str, Entry]) -> dict[str, Entry]:

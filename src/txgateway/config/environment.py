@@ -14,13 +14,12 @@ from txgateway.config.groups import Leaf
 from txgateway.config.keys import MAX_KEY_FILE_BYTES, read_bounded
 from txgateway.config.problems import Location, Problem, is_secret, read_table, suggestion
 from txgateway.config.settings import VARIABLES, Settings, may_be_empty, variable_name
+from txgateway.config.tracing import TracingSettings, read_tracing
 from txgateway.config.values import shown
 
 _PREFIX: Final = "GATEWAY_"
 _FILE: Final = "_FILE"
 _LINK_PROTOCOLS: Final = ("tcp", "udp", "sctp")
-#: The one variable outside our own names that says something is wanted: where traces go.
-TRACING_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _LINK_MESSAGE: Final = (
     "Kubernetes sets this for a Service whose name begins with 'gateway', and it is no setting of the gateway: "
@@ -38,14 +37,14 @@ class Environment:
             /path``; only those that are set, rightly or wrongly.
         problems: what is wrong with them.
         failed: the keys at the top of the settings that something is wrong with.
-        wants_tracing: an OpenTelemetry endpoint is set.
+        tracing: what OpenTelemetry's variables say; None for no tracing.
     """
 
     settings: Settings
     sources: Mapping[str, str]
     problems: tuple[Problem, ...]
     failed: frozenset[str]
-    wants_tracing: bool
+    tracing: TracingSettings | None
 
     def variable(self, key: str) -> str:
         """The variable as the user has set it, for problems: with ``_FILE``, if it is a file."""
@@ -72,8 +71,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
                 _put(raw, leaf.key, value)
     settings, wrong, failed = read_table(Settings, raw, lambda location: _variable_of(sources, _dotted(location)))
     failed |= {key.partition(".")[0] for key in sources if not _is_in(raw, key)}
-    wants_tracing = bool(environ.get(TRACING_VARIABLE))
-    return Environment(settings, sources, (*problems, *wrong), failed, wants_tracing)
+    tracing, traces_wrong = read_tracing(environ)
+    return Environment(settings, sources, (*problems, *wrong, *traces_wrong), failed, tracing)
 
 
 class _Refused(Exception):

@@ -62,11 +62,15 @@ class Table(BaseModel):
 
 
 class Timeout(Table):
-    """A route's timeouts. ``total_s``: 0 for none. ``per_try_s``: 0 for none. ``idle_s``: without a byte either way."""
+    """A route's timeouts. ``total_s``: 0 for none. ``per_try_s``: 0 for none. ``idle_s``: without a byte either way.
+
+    ``propagate``: targets are told how long the gateway will wait for them.
+    """
 
     total_s: Seconds = 30.0
     per_try_s: Seconds = 0.0
     idle_s: SomeSeconds = 300.0
+    propagate: Boolean = False
 
 
 class ConnectTimeout(Table):

@@ -10,8 +10,7 @@ from typing import Final
 
 #: Set, these have no effect, and a warning says so.
 WITHOUT_EFFECT: Final = frozenset({
-    "breaker", "dns_refresh", "drain_delay", "drain_timeout", "health_check", "http2",
-    "middlewares", "panic_percent", "retry", "server_timing", "slow_start", "timeout.per_try", "workers",
+    "drain_delay", "drain_timeout", "http2", "middlewares", "workers",
 })  # fmt: skip
 
 #: Set, these are refused: traffic would be less protected, or go elsewhere, than they say.
@@ -25,9 +24,7 @@ REFUSED_SCHEMES: Final = frozenset({"h2c"})
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
 _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "breaker.enabled": False, "drain_delay": 0.0, "http2": False,
-    "retry.max_attempts": 1, "server_timing": "off", "slow_start": 0.0, "timeout.per_try": 0.0,
-    "tls_client_auth": "none", "workers": 1,
+    "drain_delay": 0.0, "http2": False, "tls_client_auth": "none", "workers": 1,
 }  # fmt: skip
 
 WARNING: Final = "this version does not implement it yet; it has no effect"

@@ -16,6 +16,12 @@ class Log(Protocol):
     def record(self, request: Any) -> None: ...
 
 
+class Tracer(Protocol):
+    """Gives requests their ``trace``."""
+
+    def begin(self, request: Any, /) -> None: ...
+
+
 class Observe(Middleware):
     """One ``on_finish`` hook for log and metrics together.
 
@@ -54,3 +60,37 @@ class Observe(Middleware):
         )
         if self._access_log is not None:
             self._access_log.record(request)
+
+
+class ObserveTraced(Observe):
+    """The same, where traces are made: each request gets one first, and a sampled one tells of itself at the end.
+
+    Args:
+        inner: what it wraps.
+        unmatched: cells for requests that no route matched.
+        access_log: None switches the log off.
+        tracing: makes the traces.
+    """
+
+    def __init__(self, inner: Inner, unmatched: RouteCells, access_log: Log | None, tracing: Tracer) -> None:
+        super().__init__(inner, unmatched, access_log)
+        self._begin = tracing.begin
+
+    def render(self, request: GatewayRequest) -> Any:
+        self._begin(request)
+        request.on_finish(self._finished)
+        return self.inner.render(request)
+
+    def _finished(self, request: GatewayRequest) -> None:
+        super()._finished(request)
+        if request.trace.is_sampled:
+            request.trace.end(request)
+            cells = request.route_metrics or self._unmatched
+            cells.exemplify(request.method, request.ended_at - request.started_at, request.trace.trace_id)
+
+
+def observer(inner: Inner, unmatched: RouteCells, access_log: Log | None, tracing: Tracer | None) -> Observe:
+    """The one of the two that is wanted; None for no tracing."""
+    if tracing is None:
+        return Observe(inner, unmatched, access_log)
+    return ObserveTraced(inner, unmatched, access_log, tracing)

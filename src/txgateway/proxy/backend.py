@@ -1,84 +1,183 @@
-"""A backend at run time: its targets, each with its pool, and the policy by which they are picked."""
+"""A backend at run time: its targets, which of them may be used now, and the policy that picks among those."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from twisted.logger import Logger
 
-from txgateway.errors import NoHealthyTarget
-from txgateway.proxy.balancing.keys import KeyOf
-from txgateway.proxy.balancing.policy import Policy
-from txgateway.proxy.balancing.round_robin import RoundRobin
-from txgateway.proxy.pool import ConnectionPool
+from txgateway.config import Backend as BackendSettings
+from txgateway.errors import BreakerOpen, GatewayError, NoHealthyTarget
+from txgateway.proxy.balancer import key_named, policy_named
+from txgateway.proxy.breaker import BreakerState
+from txgateway.proxy.retry import RetryBudget
+from txgateway.proxy.target import Health, Target
+from txgateway.telemetry.metrics import Tally
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
+_log = Logger()
 
-@define(eq=False)
-class Target:
-    """One address of a backend.
-
-    Attributes:
-        label: ``host:port`` or ``unix:/path``, as configured.
-        authority: what ``Host`` says, unless the route keeps the client's.
-        weight: its share.
-        pool: connections to it.
-        in_flight: requests under way at it, each from its pick until its answer's body has ended or it failed. Who
-            picks a target takes its own one off again.
-    """
-
-    label: str
-    authority: bytes
-    weight: int
-    pool: ConnectionPool
-    in_flight: int = field(default=0, init=False)
+#: Least share of its weight that a target gets while it starts slowly.
+SLOW_START_FLOOR = 0.1
 
 
 class Backend:
     """A named set of targets.
 
+    A target may be used if active checks do not say that it is unhealthy and its breaker lets it. With too few healthy
+    ones (``panic_percent``) the checks are not believed: the few that are left would only be next. Open breakers are
+    always believed, since requests have found out.
+
     Args:
-        name: the metric label.
+        settings: as configured.
         targets: at least one.
-        policy: picks among them; they take turns unless given.
-        key_of: what of a request the policy goes by, if by anything.
+        seconds: the clock.
+        chance: for the policy, and for slow starts.
+        retries: counts how retries end.
 
     Attributes:
-        is_usable: says of a target whether it may be picked now; None while all may.
+        budget: how many retries are allowed.
+        on_connect_failed: told when a connection to a target could not be made.
+        on_targets: told when there are other targets.
     """
-
-    __slots__ = ("_key_of", "_policy", "is_usable", "name", "targets")
 
     def __init__(
         self,
-        name: str,
+        settings: BackendSettings,
         targets: Sequence[Target],
-        policy: Policy[Target] | None = None,
-        key_of: KeyOf | None = None,
+        seconds: Callable[[], float],
+        chance: Random,
+        retries: Tally | None = None,
     ) -> None:
-        self.name = name
-        self.targets = tuple(targets)
-        self.is_usable: Callable[[Target], bool] | None = None
-        self._policy = RoundRobin(self.targets) if policy is None else policy
-        self._key_of = key_of
+        self.settings = settings
+        self.name = settings.name
+        self.budget = RetryBudget()
+        self.retries = retries or Tally()
+        self.on_connect_failed: Callable[[], None] = _do_nothing
+        self.on_targets: Callable[[], None] = _do_nothing
+        self._seconds = seconds
+        self._chance = chance
+        self._key_of = key_named(settings.load_balancer)
+        self.set_targets(targets)
 
-    def pick(self, request: GatewayRequest) -> Target:
-        """The target for a request, which counts as under way there: the caller takes it off ``in_flight`` once.
+    # --- picking --------------------------------------------------------------------------------------------------
+
+    def pick(self, request: GatewayRequest, avoid: Sequence[Target] = ()) -> Target:
+        """The target for an attempt.
+
+        Args:
+            request: may hold the key that the policy goes by.
+            avoid: not these, as long as there are others; the last of them is the first to be avoided.
 
         Raises:
-            NoHealthyTarget: none is usable.
+            NoHealthyTarget: checks say so of all.
+            BreakerOpen: the breakers of all that are left are open.
         """
         key_of = self._key_of
-        target = self._policy.pick(b"" if key_of is None else key_of(request), self.is_usable)
-        if target is None:
-            raise NoHealthyTarget
-        target.in_flight += 1
+        key = b"" if key_of is None else key_of(request)
+        if self._is_all_well and not avoid:
+            return self._policy.pick(key)  # type: ignore[return-value]  # None comes only of a choice
+        now = self._seconds()
+        usable = self._usable(now)
+        if not usable:
+            raise self._refusal(now)
+        chosen = [target for target in usable if target not in avoid]
+        chosen = chosen or [target for target in usable if target is not avoid[-1]] or usable
+        if self._is_warming:
+            chosen = [target for target in chosen if self._is_its_turn(target, now)] or chosen
+            if now >= self._warm_at:
+                self._review()
+        target = self._policy.pick(key, set(chosen).__contains__)
+        assert target is not None
         return target
+
+    def is_usable(self) -> bool:
+        """Whether an attempt would find a target now."""
+        return self._is_all_well or bool(self._usable(self._seconds()))
+
+    def _usable(self, now: float) -> list[Target]:
+        return [target for target in self._candidates if not target.breaker.state or target.breaker.allows(now)]
+
+    def _refusal(self, now: float) -> GatewayError:
+        if not self._candidates:
+            return NoHealthyTarget()
+        return BreakerOpen(min(target.breaker.wait_s(now) for target in self._candidates))
+
+    def _is_its_turn(self, target: Target, now: float) -> bool:
+        """A target that starts slowly is passed over often at first, and ever less."""
+        share = (now - target.returned_at) / self.settings.slow_start_s
+        return share >= 1 or self._chance.random() < max(share, SLOW_START_FLOOR)
+
+    # --- what is known of the targets -----------------------------------------------------------------------------
+
+    def set_targets(self, targets: Sequence[Target]) -> None:
+        """These are the targets from now on; the caller looks after those that are no longer among them."""
+        self.targets = tuple(targets)
+        self._policy = policy_named(self.settings.load_balancer, self.targets, self._chance)
+        for target in targets:
+            target.breaker.on_change = self._watcher(target)
+        self._review()
+        self.on_targets()
+
+    def set_health(self, target: Target, health: Health, why: str) -> None:
+        """Active checks have made up their mind about a target."""
+        before, target.health = target.health, health
+        if before is health:
+            return
+        if before is not Health.UNKNOWN or health is not Health.HEALTHY:
+            self._tell("target", target, health.value, why, is_bad=health is Health.UNHEALTHY)
+        if before is Health.UNHEALTHY:
+            self._returned(target)
+            target.breaker.recover(self._seconds())
+        self._review()
+
+    def _watcher(self, target: Target) -> Callable[[BreakerState, str], None]:
+        def changed(state: BreakerState, why: str) -> None:
+            self._tell("breaker of target", target, state.label, why, is_bad=state is BreakerState.OPEN)
+            if state is BreakerState.CLOSED:
+                self._returned(target)
+            self._review()
+
+        return changed
+
+    def _tell(self, what: str, target: Target, state: str, why: str, *, is_bad: bool) -> None:
+        write = _log.warn if is_bad else _log.info
+        write(
+            "{what} {target} of backend {backend} is {state}: {why}",
+            what=what,
+            target=target.address,
+            backend=self.name,
+            state=state,
+            why=why,
+        )
+
+    def _returned(self, target: Target) -> None:
+        if self.settings.slow_start_s:
+            target.returned_at = self._seconds()
+
+    def _review(self) -> None:
+        """Settle beforehand what every pick would have to find out."""
+        targets = self.targets
+        healthy = [target for target in targets if target.health is not Health.UNHEALTHY]
+        is_panic = 0 < len(healthy) * 100 < self.settings.panic_percent * len(targets)
+        self._candidates: Sequence[Target] = targets if is_panic else healthy
+        self._warm_at = max(target.returned_at for target in targets) + self.settings.slow_start_s
+        self._is_warming = self._warm_at > self._seconds()
+        self._is_all_well = (
+            not self._is_warming
+            and len(self._candidates) == len(targets)
+            and not any(target.breaker.state for target in targets)
+        )
 
     def close(self) -> None:
         """Close what is idle and lend nothing more."""
         for target in self.targets:
             target.pool.close()
+
+
+def _do_nothing() -> None:
+    pass

@@ -9,11 +9,11 @@ from typing import TypeVar
 from txgateway.proxy.balancing import keys
 from txgateway.proxy.balancing.draw import WeightedRandom
 from txgateway.proxy.balancing.least_request import LeastRequest
-from txgateway.proxy.balancing.policy import Labelled, Policy
+from txgateway.proxy.balancing.policy import Addressed, Policy
 from txgateway.proxy.balancing.ring import HashRing
 from txgateway.proxy.balancing.round_robin import RoundRobin
 
-T = TypeVar("T", bound=Labelled)
+T = TypeVar("T", bound=Addressed)
 
 
 def policy_named(name: str, targets: Sequence[T], chance: Random) -> Policy[T]:

@@ -1,8 +1,9 @@
-"""Builds the backends of a configuration: a dialer and a pool a target, a policy and a TLS context a backend."""
+"""Builds the backends of a configuration: targets with all that belongs to them, and watches over their names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,56 +12,131 @@ import attrs
 
 from txgateway.config import Backend as BackendSettings
 from txgateway.config import Target as TargetSettings
+from txgateway.config.groups import Breaker
 from txgateway.config.targets import target as parse_target
-from txgateway.proxy.backend import Backend, Target
-from txgateway.proxy.balancer import key_named, policy_named
+from txgateway.proxy.backend import Backend
+from txgateway.proxy.breaker import CircuitBreaker
+from txgateway.proxy.names import NameWatch, is_name
 from txgateway.proxy.pool import ConnectionPool
+from txgateway.proxy.target import Target
+from txgateway.telemetry.metrics import Tally, TargetMetrics
 from txgateway.transport.client_tls import TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
+from txgateway.transport.lookup import Lookups
 from txgateway.transport.wheel import TimerWheel
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TLS_KEYS = [field.name for field in attrs.fields(TlsSettings)]
 
 
-def build_backends(
-    backends: Mapping[str, BackendSettings], reactor: Any, wheel: TimerWheel, demo_port: int
-) -> dict[str, Backend]:
-    """The backends by name.
+class TargetMaker:
+    """Makes the targets of one backend; those that speak TLS share one context.
 
     Args:
-        backends: as configured.
+        settings: of the backend.
         reactor: opens connections.
         wheel: keeps their deadlines.
         demo_port: where the demo listens on loopback, if a target is it.
+        chance: for breakers.
+        metrics: the cells of a configured target by its label, which all its addresses share.
     """
-    return {name: _backend(settings, reactor, wheel, demo_port) for name, settings in backends.items()}
+
+    def __init__(
+        self,
+        settings: BackendSettings,
+        reactor: Any,
+        wheel: TimerWheel,
+        demo_port: int,
+        chance: Random,
+        metrics: Callable[[str], TargetMetrics],
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._wheel = wheel
+        self._demo_port = demo_port
+        self._chance = chance
+        self._metrics = metrics
+        is_secure = any(target.scheme == "https" for target in settings.targets)
+        tls = {name: getattr(settings.tls, name) for name in _TLS_KEYS}
+        self._tls = TlsContext(TlsSettings(**tls)) if is_secure else None
+
+    def make(self, configured: TargetSettings, addresses: Sequence[str] = ()) -> Target:
+        """A new target.
+
+        Args:
+            configured: one of the backend's.
+            addresses: IP literals that its dials try in turn; none: they go by what is configured.
+        """
+        settings = self._settings
+        tls = self._tls if configured.scheme == "https" else None
+        dialer = Dialer(
+            self._reactor,
+            self._wheel,
+            _address(configured, self._demo_port),
+            settings.connect_timeout_s,
+            Http1ClientConnection,
+            None if tls is None else tls.for_host(configured.host),
+            addresses,
+        )
+        return Target(
+            configured.label,
+            _authority(configured),
+            configured.weight,
+            ConnectionPool(configured.label, dialer, self._reactor, self._wheel, settings.pool),
+            dialer,
+            CircuitBreaker(settings.breaker, self._chance),
+            self._metrics(configured.label),
+            scheme=configured.scheme,
+        )
+
+
+def build_backends(
+    backends: Mapping[str, BackendSettings],
+    reactor: Any,
+    wheel: TimerWheel,
+    demo_port: int,
+    chance: Random,
+    target_metrics: Callable[[str, str], TargetMetrics],
+    retries: Callable[[str], Tally],
+) -> tuple[dict[str, Backend], dict[str, NameWatch]]:
+    """The backends by name, and the watches of those that have targets named by host names.
+
+    Args:
+        backends: as configured.
+        reactor: opens connections, resolves names, and is the clock.
+        wheel: keeps deadlines.
+        demo_port: where the demo listens on loopback, if a target is it.
+        chance: for policies, breakers, and the times of lookups.
+        target_metrics: the cells of a backend's target, by the names of both.
+        retries: of a backend, by its name.
+
+    Returns:
+        the backends, ready for use, and the watches, to be started.
+    """
+    built: dict[str, Backend] = {}
+    watches: dict[str, NameWatch] = {}
+    lookups = Lookups(reactor.nameResolver)
+    for name, settings in backends.items():
+        maker = TargetMaker(settings, reactor, wheel, demo_port, chance, partial(target_metrics, name))
+        targets = [maker.make(target) for target in settings.targets]
+        backend = built[name] = Backend(settings, targets, reactor.seconds, chance, retries(name))
+        if any(map(is_name, settings.targets)):
+            watches[name] = NameWatch(backend, maker.make, lookups, reactor, wheel, chance)
+    return built, watches
 
 
 def build_issuer(url: str, reactor: Any, wheel: TimerWheel) -> Backend:
-    """A backend for what is downloaded from ``url``: our own client has limits for all that a server may send."""
+    """A backend for what is downloaded from ``url``: our own client has limits for all that a server may send.
+
+    It has one target, which dials by what the URL says, and no breaker: who downloads keeps its own pauses.
+    """
     parts = urlsplit(url)
-    return _backend(BackendSettings("issuer", (parse_target(f"{parts.scheme}://{parts.netloc}"),)), reactor, wheel, 0)
-
-
-def _backend(settings: BackendSettings, reactor: Any, wheel: TimerWheel, demo_port: int) -> Backend:
-    is_secure = any(target.scheme == "https" for target in settings.targets)
-    tls = TlsContext(TlsSettings(**{name: getattr(settings.tls, name) for name in _TLS_KEYS})) if is_secure else None
-    targets = []
-    for target in settings.targets:
-        dialer = Dialer(
-            reactor,
-            wheel,
-            _address(target, demo_port),
-            settings.connect_timeout_s,
-            Http1ClientConnection,
-            tls.for_host(target.host) if tls is not None and target.scheme == "https" else None,
-        )
-        pool = ConnectionPool(target.label, dialer, reactor, wheel, settings.pool)
-        targets.append(Target(target.label, _authority(target), target.weight, pool))
-    name = settings.load_balancer
-    return Backend(settings.name, targets, policy_named(name, targets, Random()), key_named(name))
+    target = parse_target(f"{parts.scheme}://{parts.netloc}")
+    settings = BackendSettings("issuer", (target,), breaker=Breaker(enabled=False))
+    chance = Random()
+    maker = TargetMaker(settings, reactor, wheel, 0, chance, lambda _: TargetMetrics())
+    return Backend(settings, [maker.make(target)], reactor.seconds, chance)
 
 
 def _address(target: TargetSettings, demo_port: int) -> TcpAddress | UnixAddress:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
+from random import Random
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import NOT_DONE_YET
 
+from txgateway.config.groups import Retry
 from txgateway.leaf import Leaf
+from txgateway.proxy.attempts import IDEMPOTENT
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.balancing.round_robin import RoundRobin
-from txgateway.proxy.forwarding import Forwarding
+from txgateway.proxy.forwarding import FAULTS, Forwarding
+from txgateway.proxy.outgoing import OutgoingFields
+from txgateway.proxy.retry import RetryPolicy
 from txgateway.transport.wheel import TimerWheel
 
 if TYPE_CHECKING:
@@ -24,10 +30,13 @@ class ProxySettings:
     """What a route says about proxying; durations in seconds, 0 for none."""
 
     total_s: float = 30.0
+    per_try_s: float = 0.0
     idle_s: float = 300.0
     body_timeout_s: float = 30.0
     preserve_host: bool = False
+    propagates_timeout: bool = False
     upgrades: frozenset[bytes] = frozenset()
+    retry: Retry = field(factory=Retry)
 
 
 _MAX_FORWARDS_DIGITS = 9
@@ -65,20 +74,56 @@ class ReverseProxyResource(Leaf):
     """Answers with what a target of the backend answers.
 
     Position: the innermost of a route.
-    Refuses: every UPSTREAM_ reason, POOL_EXHAUSTED, DEADLINE_EXCEEDED, REQUEST_TIMEOUT.
-    On cancel: the exchange with the target is given up and its connection closed.
+    Refuses: every UPSTREAM_ reason, POOL_EXHAUSTED, NO_HEALTHY_TARGET, BREAKER_OPEN, DEADLINE_EXCEEDED,
+        REQUEST_TIMEOUT.
+    On cancel: the exchange with the target is given up and its connection closed; a retry that waits is dropped.
+
+    Args:
+        backend: has the targets.
+        settings: of the route.
+        wheel: keeps deadlines.
+        clock: what retries wait by.
+        epoch_s: wall clock, which dates in ``Retry-After`` are compared with.
+        chance: spreads retries.
+        trace_names: lowered names of the fields that a request's trace replaces.
     """
 
-    def __init__(self, backend: Backend, settings: ProxySettings, wheel: TimerWheel) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        settings: ProxySettings,
+        wheel: TimerWheel,
+        clock: IReactorTime,
+        epoch_s: Callable[[], float],
+        chance: Random,
+        trace_names: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.backend = backend
         self.settings = settings
         self.wheel = wheel
+        self.clock = clock
+        self.epoch_s = epoch_s
+        self.chance = chance
+        self.retry = retry = RetryPolicy(settings.retry)
+        self.fields = OutgoingFields(
+            preserve_host=settings.preserve_host,
+            propagates_timeout=settings.propagates_timeout,
+            trace_names=trace_names,
+        )
+        #: Statuses of a target that are more than an answer to pass on.
+        self.noted_statuses = FAULTS | {
+            status for status in range(200, 600) if any(retry.repeats_status(status, name) for name in retry.methods)
+        }
+
+    def kept_bytes(self, method: bytes) -> int:
+        """How much of a request's body is kept for another attempt."""
+        return self.retry.max_body_bytes if method in IDEMPOTENT or method in self.retry.methods else 0
 
     def render(self, request: GatewayRequest) -> int:
         if request.method in _HOP_COUNTED and b"max-forwards" in request.fields and _is_last_hop(request):
             _answer_as_last_hop(request)
             return NOT_DONE_YET
-        Forwarding(request, self.backend, self.settings, self.wheel).start()
+        Forwarding(request, self).start()
         return NOT_DONE_YET
 
 

@@ -6,7 +6,7 @@ same moment. ``LOG_LEVEL`` does not apply here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -50,6 +50,8 @@ class FinishedRequest(Protocol):
     """
 
     request_id: str
+    trace_id: str | None
+    span_id: str | None
     client_ip: str | None
     method: bytes
     host: bytes | None
@@ -67,6 +69,7 @@ class FinishedRequest(Protocol):
     bytes_in: int
     bytes_out: int
     subject: str | None
+    phases: Mapping[str, float] | None
 
     def header(self, name: bytes, /) -> bytes | None:
         """The value of a request header field, by its lowered name."""
@@ -116,13 +119,13 @@ class AccessLog:
 
 def _fields(request: FinishedRequest, epoch: float) -> dict[str, object]:
     status, upstream_s, ended_at = request.status, request.upstream_s, request.ended_at
-    return {
+    fields: dict[str, object] = {
         "ts": timestamp(epoch + ended_at),
         "level": "ERROR" if status >= 500 else "INFO",
         "event": "request",
         "request_id": request.request_id,
-        "trace_id": None,
-        "span_id": None,
+        "trace_id": request.trace_id,
+        "span_id": request.span_id,
         "client_ip": request.client_ip,
         "method": _texts[request.method],
         "host": _texts[request.host],
@@ -141,3 +144,6 @@ def _fields(request: FinishedRequest, epoch: float) -> dict[str, object]:
         "user_agent": _texts[request.header(b"user-agent")],
         "subject": request.subject,
     }
+    if request.phases is not None:
+        fields["timing"] = request.phases
+    return fields

@@ -7,7 +7,7 @@ takes over once it is usable, with TLS after the handshake; until then a greeter
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from attrs import frozen
@@ -44,7 +44,7 @@ from txgateway.transport.wheel import TimerWheel
 
 _log = Logger()
 
-#: Most addresses of one name that a dial tries.
+#: Most addresses of one target that a dial tries.
 MAX_ADDRESSES = 8
 #: How often a target's dialer says that there is no descriptor for its connections.
 SHORTAGE_LOG_S = 10.0
@@ -106,6 +106,11 @@ class Dialer(Generic[P]):
         connect_timeout_s: for resolution, connection and TLS handshake together.
         make_protocol: makes what will speak over the connection.
         tls: from :meth:`.client_tls.TlsContext.for_host`, or None for a plain connection.
+        addresses: see below.
+
+    Attributes:
+        addresses: IPv4 and IPv6 literals that a dial tries in turn, at most MAX_ADDRESSES of them, instead of resolving
+            the host of a TCP address; none: each dial resolves it. May be replaced at any time, for the next dial.
     """
 
     def __init__(
@@ -116,8 +121,10 @@ class Dialer(Generic[P]):
         connect_timeout_s: float,
         make_protocol: Callable[[], P],
         tls: IOpenSSLClientConnectionCreator | None = None,
+        addresses: Sequence[str] = (),
     ) -> None:
         self.address = address
+        self.addresses = addresses
         self._reactor = reactor
         self._wheel = wheel
         self._connect_timeout_s = connect_timeout_s
@@ -135,7 +142,7 @@ class Dialer(Generic[P]):
         UpstreamTlsError (handshake or verification), PoolExhausted (no descriptor for a socket).
         """
         dial = _Dial(self._reactor, self._wheel, receiver, self._make_protocol, self._tls, self._note_shortage)
-        dial.begin(self.address, self._connect_timeout_s)
+        dial.begin(self.address, self._connect_timeout_s, self.addresses)
         return dial
 
     def _note_shortage(self, problem: str) -> None:
@@ -170,14 +177,14 @@ class _Dial(Generic[P]):
         self._addresses: list[tuple[str, int]] = []
         self._last_error: GatewayError = UpstreamNameUnknown("the name has no address")
 
-    def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float) -> None:
+    def begin(self, address: TcpAddress | UnixAddress, connect_timeout_s: float, addresses: Sequence[str]) -> None:
         self._wheel.watch(self)
         self.deadline = self._gives_up_at = self._wheel.after(connect_timeout_s)
         if isinstance(address, UnixAddress):
             factory = self._factory()
             self._connect(ImmediateUnixConnector(address.path, factory, None, self._reactor, 0))
-        elif isIPAddress(address.host) or isIPv6Address(address.host):
-            self._addresses.append((address.host, address.port))
+        elif addresses or isIPAddress(address.host) or isIPv6Address(address.host):
+            self._addresses += [(host, address.port) for host in (addresses or (address.host,))[:MAX_ADDRESSES]]
             self._try_next()
         else:
             resolver: IHostnameResolver = self._reactor.nameResolver

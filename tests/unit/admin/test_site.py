@@ -88,6 +88,7 @@ async def serve() -> AsyncIterator[ServeAdmin]:
             probes=probe_resources("/health", readiness),
             metrics=metrics,
             status=lambda: {"version": "1", "half": "\ud800"},
+            history=lambda: {"samples": []},
             config=lambda: {"settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}},
         )
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
@@ -102,7 +103,7 @@ async def serve() -> AsyncIterator[ServeAdmin]:
 @pytest_twisted.ensureDeferred
 async def test_every_page_answers_with_the_security_headers_and_without_a_server(serve: ServeAdmin) -> None:
     client = await serve("127.0.0.1")
-    for path in (b"/", b"/metrics", b"/status", b"/config", b"/health/live", b"/health/ready"):
+    for path in (b"/", b"/metrics", b"/status", b"/status/history", b"/config", b"/health/live", b"/dashboard/app.js"):
         answer = await client.ask(path)
         assert answer.status == 200, path
         assert answer.headers[b"cache-control"] == b"no-store"
@@ -117,9 +118,10 @@ async def test_the_pages_say_what_they_should(serve: ServeAdmin) -> None:
     client = await serve("127.0.0.1")
     assert (await client.ask(b"/status")).json() == {"version": "1", "half": "\ud800"}
     assert (await client.ask(b"/config")).json() == {"settings": {"GATEWAY_PORT": {"value": 8000, "source": "default"}}}
+    assert (await client.ask(b"/status/history")).json() == {"samples": []}
     metrics = await client.ask(b"/metrics?x=1")
     assert metrics.headers[b"content-type"].startswith(b"text/plain; version=0.0.4")
-    assert b'gateway_requests_total{method="GET",route="r",status="200"} 1.0' in metrics.body
+    assert b'gateway_requests_total{route="r",method="GET",status="200"} 1\n' in metrics.body
     openmetrics = await client.ask(b"/metrics", extra=b"Accept: application/openmetrics-text; version=1.0.0\r\n")
     assert openmetrics.headers[b"content-type"].startswith(b"application/openmetrics-text")
     index = await client.ask(b"/")
@@ -130,7 +132,7 @@ async def test_the_pages_say_what_they_should(serve: ServeAdmin) -> None:
 @pytest_twisted.ensureDeferred
 async def test_head_has_the_length_but_not_the_body(serve: ServeAdmin) -> None:
     client = await serve("127.0.0.1")
-    for path in (b"/config", b"/health/ready", b"/nothing"):
+    for path in (b"/", b"/dashboard/dashboard.css", b"/config", b"/health/ready", b"/nothing"):
         whole, head = await client.ask(path), await client.ask(path, b"HEAD")
         assert head.status == whole.status
         assert head.body == b""
@@ -143,7 +145,7 @@ async def test_other_methods_and_paths_are_refused(serve: ServeAdmin) -> None:
     for method in (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW"):
         answer = await client.ask(b"/config", method)
         assert (answer.status, answer.headers[b"allow"]) == (405, b"GET, HEAD")
-    for path in (b"/nothing", b"/config/", b"//config", b"/%63onfig"):
+    for path in (b"/nothing", b"/config/", b"//config", b"/%63onfig", b"/dashboard/", b"/dashboard/../config"):
         answer = await client.ask(path)
         assert answer.status == 404, path
         assert b"server" not in answer.headers

@@ -17,6 +17,9 @@ class Cells:
     ) -> None:
         self.told.append((method, status, seconds, bytes_in, bytes_out, reason))
 
+    def exemplify(self, method: bytes, seconds: float, trace_id: str) -> None:
+        self.told.append((method, seconds, trace_id))
+
     def started(self) -> None:
         self.told.append("started")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 from tests.unit.support import MemoryGateway, message
 
-from txgateway.proxy.backend import Backend, Target
-from txgateway.proxy.balancer import key_named, policy_named
+from txgateway.proxy.target import Health, Target
 
 GET = message(b"/")
 TWO = {
@@ -19,12 +17,7 @@ TWO = {
 
 
 class BalancedGateway(MemoryGateway):
-    """With the policies that the backends ask for."""
-
-    def _backend(self, name: str) -> Backend:
-        targets = super()._backend(name).targets
-        policy = self.configuration.backends[name].load_balancer
-        return Backend(name, targets, policy_named(policy, targets, Random(1)), key_named(policy))
+    """Whose loads can be seen."""
 
     @property
     def loads(self) -> list[int]:
@@ -157,18 +150,20 @@ def test_same_key_same_target_over_connections() -> None:
     assert len(labels) == 1
 
 
-def test_unusable_target_gets_nothing() -> None:
-    gateway = balanced()
+def test_unhealthy_target_gets_nothing() -> None:
+    gateway = balanced(GATEWAY_PANIC_PERCENT="0")
     backend = gateway.backends["b"]
-    backend.is_usable = lambda target: target.label == "two:80"
+    backend.set_health(backend.targets[0], Health.UNHEALTHY, "test")
     for _ in range(3):
         gateway.get()
     assert gateway.loads == [0, 3]
 
 
-def test_no_usable_target_is_told_at_once() -> None:
+def test_no_healthy_target_is_told_at_once() -> None:
     gateway = balanced()
-    gateway.backends["b"].is_usable = lambda _: False
+    backend = gateway.backends["b"]
+    for target in backend.targets:
+        backend.set_health(target, Health.UNHEALTHY, "test")
     response = gateway.get().response()
     assert (response.status, response.problem["reason"]) == (503, "NO_HEALTHY_TARGET")
     assert (gateway.log[-1].backend_name, gateway.log[-1].target_label) == ("b", None)
@@ -177,5 +172,5 @@ def test_no_usable_target_is_told_at_once() -> None:
 
 
 def test_targets_are_told_apart_by_identity() -> None:
-    pool: Any = object()
-    assert Target("a:1", b"a", 1, pool) != Target("a:1", b"a", 1, pool)
+    part: Any = object()
+    assert Target("a:1", b"a", 1, part, part, part) != Target("a:1", b"a", 1, part, part, part)

@@ -7,7 +7,7 @@ from tests.unit.support import MemoryClient, MemoryGateway, logged_failures, mes
 from twisted.web.server import NOT_DONE_YET
 
 from txgateway.errors import NoRoute
-from txgateway.proxy.forwarding import IDEMPOTENT
+from txgateway.proxy.attempts import IDEMPOTENT
 
 GET = message(b"/")
 POST = message(b"/", b"Content-Length: 5", method=b"POST")
@@ -80,13 +80,18 @@ def test_what_could_act_twice_is_not_replayed(sent: bytes) -> None:
     assert client.response().problem["reason"] == "UPSTREAM_RESET"
 
 
-def test_unfinished_body_is_not_replayed() -> None:
+def test_unfinished_body_is_replayed_as_far_as_it_came() -> None:
     gateway = MemoryGateway()
     client = warm(gateway)
     client.send(message(b"/", b"Content-Length: 5", method=b"PUT", body=b"he"))
     gateway.target.end()
-    assert len(gateway.dialer.targets) == 1
-    assert client.response().problem["reason"] == "UPSTREAM_RESET"
+    assert len(gateway.dialer.targets) == 2
+    client.send(b"llo")
+    sent = gateway.target.received()
+    assert sent.endswith(b"\r\n\r\nhello")
+    gateway.target.answer()
+    assert client.response().status == 200
+    gateway.assert_clean()
 
 
 def test_fresh_connection_that_dies_is_not_replayed() -> None:

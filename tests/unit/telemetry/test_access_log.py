@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -42,6 +42,8 @@ FIELDS = [
 @attrs.define
 class Finished:
     request_id: str = "id-1"
+    trace_id: str | None = None
+    span_id: str | None = None
     client_ip: str | None = "127.0.0.1"
     method: bytes = b"GET"
     host: bytes | None = b"api.example.com"
@@ -59,6 +61,7 @@ class Finished:
     bytes_in: int = 3
     bytes_out: int = 5
     subject: str | None = "user"
+    phases: Any = None
     agent: bytes | None = b"curl/8"
 
     def header(self, name: bytes, /) -> bytes | None:
@@ -115,6 +118,14 @@ def test_a_request_becomes_one_line_with_the_fields_in_order() -> None:
         "subject": "user",
     }
     assert not clock.getDelayedCalls()
+
+
+def test_a_request_with_a_trace_tells_its_ids() -> None:
+    log, lines, clock = make()
+    log.record(Finished(trace_id="a" * 32, span_id="b" * 16))
+    clock.advance(FLUSH_S)
+    fields = json.loads(b"".join(lines.puts))
+    assert (fields["trace_id"], fields["span_id"]) == ("a" * 32, "b" * 16)
 
 
 def test_requests_of_one_moment_are_one_put() -> None:

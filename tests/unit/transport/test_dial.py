@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from tests.helpers.resolver import ManualResolver
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from txgateway.errors import GatewayError, PoolExhausted, UpstreamConnectFailed
-from txgateway.transport.dial import SHORTAGE_LOG_S, Dialer, TcpAddress, UnixAddress
+from txgateway.transport.dial import MAX_ADDRESSES, SHORTAGE_LOG_S, Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
 from txgateway.transport.wheel import TimerWheel
 
@@ -60,11 +61,24 @@ class _Receiver:
         self.errors.append(error)
 
 
+class _Reactor(Clock):
+    """Time, and names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nameResolver = ManualResolver()
+
+
 class _Case:
-    def __init__(self, address: TcpAddress | UnixAddress) -> None:
-        self.clock = Clock()
+    def __init__(self, address: TcpAddress | UnixAddress, addresses: Sequence[str] = ()) -> None:
+        self.clock = _Reactor()
         self.wheel = TimerWheel(self.clock)
-        self.dialer = Dialer(self.clock, self.wheel, address, 3.0, Http1ClientConnection)
+        self.dialer = Dialer(self.clock, self.wheel, address, 3.0, Http1ClientConnection, addresses=addresses)
+
+    def begin(self) -> Any:
+        """A dial that has not heard of anything yet."""
+        with no_descriptor_left():
+            return self.dialer.dial(_Receiver())
 
     def dial(self) -> _Receiver:
         receiver = _Receiver()
@@ -124,3 +138,53 @@ def test_any_other_failure_is_the_targets_fault() -> None:
     dial.connect_failed(errno.ECONNREFUSED, "refused")
     assert [type(error) for error in receiver.errors] == [UpstreamConnectFailed]
     assert receiver.errors[0].counts_against_target
+
+
+# --- addresses that are known -----------------------------------------------------------------------------------------
+
+
+def under_way_to(dial: Any) -> tuple[str, int]:
+    """Where its connection goes."""
+    where = dial._connector.getDestination()
+    return where.host, where.port
+
+
+def test_name_is_resolved_by_each_dial_unless_its_addresses_are_known() -> None:
+    case = _Case(TcpAddress("svc", 9))
+    case.begin()
+    assert case.clock.nameResolver.asked == ["svc"]
+    case.dialer.addresses = ["127.0.0.2"]
+    dial = case.begin()
+    assert under_way_to(dial) == ("127.0.0.2", 9)
+    case.dialer.addresses = ()
+    case.clock.nameResolver.answer("svc")
+    case.begin()
+    assert case.clock.nameResolver.asked == ["svc", "svc"]
+
+
+def test_known_addresses_are_tried_in_turn_at_the_targets_port() -> None:
+    case = _Case(TcpAddress("svc", 9), ("127.0.0.2", "127.0.0.3"))
+    dial = case.begin()
+    assert under_way_to(dial) == ("127.0.0.2", 9)
+    assert dial._addresses == [("127.0.0.3", 9)]
+    with no_descriptor_left():
+        dial.connect_failed(errno.ECONNREFUSED, "refused")
+    assert under_way_to(dial) == ("127.0.0.3", 9)
+    assert case.dialer.addresses == ("127.0.0.2", "127.0.0.3")  # all of them, for the next dial
+    assert case.clock.nameResolver.asked == []
+
+
+def test_known_addresses_come_before_a_literal() -> None:
+    assert under_way_to(_Case(TcpAddress("127.0.0.1", 9), ["127.0.0.2"]).begin()) == ("127.0.0.2", 9)
+
+
+def test_known_addresses_are_bounded_like_resolved_ones() -> None:
+    dial = _Case(TcpAddress("svc", 9), ["127.0.0.2"] * (MAX_ADDRESSES + 5)).begin()
+    assert len(dial._addresses) == MAX_ADDRESSES - 1
+
+
+def test_socket_file_has_no_addresses() -> None:
+    case = _Case(UnixAddress("/nowhere/socket"), ["127.0.0.2"])
+    receiver = case.dial()
+    assert [type(error) for error in receiver.errors] == [PoolExhausted]
+    assert case.dialer.addresses == ["127.0.0.2"]

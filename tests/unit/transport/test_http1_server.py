@@ -716,7 +716,7 @@ def test_connections_beyond_the_limit_are_refused_and_counted() -> None:
     server.factory.max_connections = 2
     first, _ = server.connect(), server.connect()
     assert server.factory.buildProtocol(None) is None
-    assert server.metrics._connections_refused == 1
+    assert server.metrics.connections_refused == 1
     first.leave()
     assert server.factory.buildProtocol(None) is not None
 

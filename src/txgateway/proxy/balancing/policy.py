@@ -20,11 +20,11 @@ class Loaded(Weighted, Protocol):
     def in_flight(self) -> int: ...
 
 
-class Labelled(Loaded, Protocol):
-    """Something that has a name, too, which stays the same when others come and go."""
+class Addressed(Loaded, Protocol):
+    """Something that is known by its address, too, which stays the same when others come and go."""
 
     @property
-    def label(self) -> str: ...
+    def address(self) -> str: ...
 
 
 T_co = TypeVar("T_co", covariant=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final, Generic, TypeVar
 
-from txgateway.proxy.balancing.policy import Labelled
+from txgateway.proxy.balancing.policy import Addressed
 
-T = TypeVar("T", bound=Labelled)
+T = TypeVar("T", bound=Addressed)
 
 _POINT_BYTES: Final = 8
 _POINTS_PER_DIGEST: Final = 8  # of 64 bytes, the largest that BLAKE2b makes
@@ -20,7 +20,7 @@ class HashRing(Generic[T]):
     """A consistent hash ring with bounded load.
 
     Each target has points on a ring, as many as it weighs; a key belongs to the target of the next point behind its
-    own. A target's points depend on its label only, so that when one leaves, or is not usable, its keys go to others
+    own. A target's points depend on its address only, so that when one leaves, or is not usable, its keys go to others
     and no other key moves.
 
     A target that has more than its share of the requests under way by LOAD_PERCENT is passed over, and so is the key's
@@ -28,7 +28,7 @@ class HashRing(Generic[T]):
     are never too many: without ``spare`` two requests of one client at the same time would part in a quiet hour.
 
     Args:
-        targets: at least one, weights of at least 1, no two with the same label.
+        targets: at least one, weights of at least 1, no two with the same address.
         spare: requests that may be under way at any target, whatever there is at the others.
     """
 
@@ -50,9 +50,11 @@ class HashRing(Generic[T]):
         while total * self.POINTS_PER_WEIGHT >> halvings > self.MAX_POINTS:
             halvings += 1
         ring = sorted(
-            (point, target.label, index)
+            (point, target.address, index)
             for index, target in enumerate(targets)
-            for point in _points(target.label, max(self.MIN_POINTS, target.weight * self.POINTS_PER_WEIGHT >> halvings))
+            for point in _points(
+                target.address, max(self.MIN_POINTS, target.weight * self.POINTS_PER_WEIGHT >> halvings)
+            )
         )
         self._points = array("Q", [point for point, _, _ in ring])
         self._owners = array("L", [index for _, _, index in ring])
@@ -93,9 +95,9 @@ def _hash(key: bytes) -> int:
     return int.from_bytes(blake2b(key, digest_size=_POINT_BYTES).digest())
 
 
-def _points(label: str, count: int) -> list[int]:
+def _points(address: str, count: int) -> list[int]:
     points: list[int] = []
-    name = label.encode()
+    name = address.encode()
     for number in range(-(-count // _POINTS_PER_DIGEST)):
         digest = blake2b(name, salt=number.to_bytes(16), person=b"ring").digest()
         points += [

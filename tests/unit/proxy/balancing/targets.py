@@ -12,7 +12,7 @@ from attrs import define
 class FakeTarget:
     """What policies look at; ``in_flight`` is the test's to count."""
 
-    label: str
+    address: str
     weight: int = 1
     in_flight: int = 0
 

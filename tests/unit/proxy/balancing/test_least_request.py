@@ -29,14 +29,14 @@ def test_less_busy_of_two_for_its_weight_is_picked(targets: list[FakeTarget], ex
     for _ in range(20):
         picked = policy.pick()
         assert picked is not None
-        assert picked.label == expected
+        assert picked.address == expected
 
 
 @pytest.mark.parametrize(("draw", "expected"), [(0.1, "t0"), (0.9, "t1")])
 def test_chance_decides_between_equally_busy_ones(draw: float, expected: str) -> None:
     picked = LeastRequest(loaded((3, 2), (1, 0)), Loaded(draw)).pick()
     assert picked is not None
-    assert picked.label == expected
+    assert picked.address == expected
 
 
 def test_one_target_or_one_that_is_usable_needs_no_second() -> None:
@@ -60,5 +60,5 @@ def test_requests_that_last_are_spread_by_weight() -> None:
 
 def test_idle_targets_of_equal_weight_get_equal_shares() -> None:
     policy = LeastRequest(targets_of([1, 1, 1]), Random(7))
-    counted = Counter(target.label for _ in range(3000) if (target := policy.pick()))
+    counted = Counter(target.address for _ in range(3000) if (target := policy.pick()))
     assert all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in counted.values())

@@ -13,8 +13,8 @@ PLACES = ["t2", "t1", "t0", "t1", "t1", "t2", "t1", "t1", "t0", "t2", "t1", "t0"
 
 
 def homes(ring: HashRing[FakeTarget], *unusable: str) -> list[str]:
-    is_usable = (lambda target: target.label not in unusable) if unusable else None
-    return [target.label for key in KEYS if (target := ring.pick(key, is_usable))]
+    is_usable = (lambda target: target.address not in unusable) if unusable else None
+    return [target.address for key in KEYS if (target := ring.pick(key, is_usable))]
 
 
 def test_places_are_the_same_in_every_process_and_version() -> None:
@@ -39,7 +39,7 @@ def test_share_of_keys_is_the_weight(weights: list[int]) -> None:
 def test_only_the_keys_of_a_target_that_leaves_move(leaver: str) -> None:
     targets = targets_of([1, 2, 3])
     before = homes(HashRing(targets))
-    after = homes(HashRing([target for target in targets if target.label != leaver]))
+    after = homes(HashRing([target for target in targets if target.address != leaver]))
     assert all(old in (new, leaver) for old, new in zip(before, after, strict=True))
     assert homes(HashRing(targets), leaver) == after  # whether it is gone or only not usable
     assert leaver not in after

@@ -10,9 +10,9 @@ from txgateway.proxy.balancing.round_robin import RoundRobin
 
 def picks(weights: list[int], count: int, *unusable: str) -> list[str]:
     policy = RoundRobin(targets_of(weights))
-    is_usable = (lambda target: target.label not in unusable) if unusable else None
+    is_usable = (lambda target: target.address not in unusable) if unusable else None
     found = [policy.pick(b"", is_usable) for _ in range(count)]
-    return [target.label for target in found if target is not None]
+    return [target.address for target in found if target is not None]
 
 
 def test_equal_targets_take_turns() -> None:
@@ -38,7 +38,7 @@ def test_order_without_a_target_is_that_of_the_others_alone() -> None:
 def test_all_usable_or_not_asked_for_is_the_same() -> None:
     policy = RoundRobin(targets_of([2, 1]))
     found = [policy.pick(), policy.pick(b"", lambda _: True), policy.pick()]
-    assert [target.label for target in found if target] == ["t0", "t1", "t0"]
+    assert [target.address for target in found if target] == ["t0", "t1", "t0"]
 
 
 def test_target_that_came_back_is_not_flooded() -> None:
@@ -47,14 +47,14 @@ def test_target_that_came_back_is_not_flooded() -> None:
     for _ in range(100):
         policy.pick(b"", lambda target: target is not targets[0])
     found = [policy.pick() for _ in range(30)]
-    assert Counter(target.label for target in found if target) == {"t0": 10, "t1": 10, "t2": 10}
+    assert Counter(target.address for target in found if target) == {"t0": 10, "t1": 10, "t2": 10}
 
 
 @pytest.mark.parametrize("weights", [(1_000_000, 1), (100_003, 300_000, 600_000), (1, 1, 50_000)])
 def test_large_weights_are_scaled_down_and_nobody_starves(weights: tuple[int, ...]) -> None:
     order = RoundRobin.order(targets_of(weights))
     assert len(order) <= RoundRobin.MAX_CYCLE + len(weights)
-    counted = Counter(target.label for target in order)
+    counted = Counter(target.address for target in order)
     for number, weight in enumerate(weights):
         assert counted[f"t{number}"] >= 1
         assert abs(counted[f"t{number}"] / len(order) - weight / sum(weights)) < 0.001
