@@ -18,6 +18,7 @@ from bench.driver import driver
 from bench.idle import idle
 from bench.limits import limits
 from bench.load import CONNECTIONS, SHAPES
+from bench.observe import observe
 from bench.options import gateway_env_option, json_option, proxies_option
 from bench.outage import outage
 from bench.peers import GATEWAY_REDIS, PEERS
@@ -75,7 +76,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(1)  # leaves through the context managers, which stop what was started
 
 
-for command in (bodies, driver, idle, limits, outage, routes, scrape, stale):
+for command in (bodies, driver, idle, limits, observe, outage, routes, scrape, stale):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ from bench.load import SHAPES
 
 #: Stands among the settings of a side for all those of the policies.
 SECURED = "SECURED"
+#: Among those of a side whose requests and attempts nobody counts.
+UNCOUNTED = "UNCOUNTED"
+#: Among those of a side whose spans go to a collector at this port, all of them, before the clock is read.
+EXPORTED_TO = "EXPORTED_TO"
+#: Among those of a side that is charged for the reactor's thread only.
+REACTOR_ONLY = "REACTOR_ONLY"
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 21:55:20 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 132\r\nConnection: keep-alive\r\n\r\n" + b"x" * 132
@@ -96,14 +102,23 @@ class _Null:
     def put(self, lines: bytes) -> None: ...
 
 
+class _Uncounted:
+    """Cells that keep nothing, of a route or of a target."""
+
+    def observe(self, *_: Any) -> None: ...
+    def exemplify(self, *_: Any) -> None: ...
+    def started(self) -> None: ...
+    def ended(self) -> None: ...
+
+
 class _Threads:
     """What tracing asks of a reactor; nothing comes of it here."""
 
     def callFromThread(self, call: Any, *arguments: Any) -> None: ...
 
 
-def _tracing(configuration: Any) -> Any:
-    """If the settings ask for it: all of it, but for the exporting itself, which is another thread's work."""
+def _tracing(configuration: Any, *, is_exported: bool) -> Any:
+    """If the settings ask for it; unless told so without the exporting itself, which is another thread's work."""
     settings = getattr(configuration, "tracing", None)
     if settings is None:
         return None
@@ -116,12 +131,15 @@ def _tracing(configuration: Any) -> Any:
             return SpanExportResult.SUCCESS
 
     routes = {route.name: route.path for route in configuration.routes}
-    tracing = Tracing(settings, routes, _Threads(), time.time, lambda _: Nowhere())
+    exporter = () if is_exported else (lambda _: Nowhere(),)
+    tracing = Tracing(settings, routes, _Threads(), time.time, *exporter)
     tracing.start()
     return tracing
 
 
-def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
+def build(
+    environment: Mapping[str, str], *, is_counted: bool = True, is_exported: bool = False
+) -> tuple[list[Any], _Dialer, Any, Any]:
     """The pipeline of a configuration, with client connections and a target in memory."""
     from twisted.internet.task import Clock
 
@@ -148,10 +166,12 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
     pool = ConnectionPool("127.0.0.1:9", dialer, clock, wheel, settings.pool)
     chance = random.Random(1)
     breaker = CircuitBreaker(settings.breaker, chance)
-    target = Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool, dialer, breaker)
+    cells: tuple[Any, ...] = () if is_counted else (_Uncounted(),)
+    target = Target("127.0.0.1:9", b"127.0.0.1:9", 1, pool, dialer, breaker, *cells)
     backend = Backend(settings, [target], clock.seconds, chance)
     metrics = RequestMetrics()
     log = AccessLog(_Null(), time.time, clock, "json")  # type: ignore[arg-type]
+    tracing = _tracing(configuration, is_exported=is_exported)
     pipeline = Pipeline(
         configuration,
         Collaborators(
@@ -161,12 +181,12 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
             chance=chance,
             backends={"default": backend},
             security=Security(configuration.settings, clock, time.time, metrics.tokens.count, random.Random(1)),
-            cells=metrics.route,
+            cells=metrics.route if is_counted else lambda _: cells[0],
             tallies=metrics.rate_limit,
             access_log=log if configuration.settings.access_log else None,
             probes={},
             new_request_id=random_ids(),
-            tracing=_tracing(configuration),
+            tracing=tracing,
         ),
     )
     factory = Http1ServerFactory(
@@ -177,7 +197,7 @@ def build(environment: Mapping[str, str]) -> tuple[list[Any], _Dialer, Any]:
         connection: Any = factory.buildProtocol(None)
         connection.makeConnection(MemoryTransport())
         connections.append(connection)
-    return connections, dialer, log
+    return connections, dialer, log, tracing
 
 
 def _own_lines(shape: str) -> list[str]:
@@ -200,9 +220,17 @@ def _answers(shape: str) -> list[bytes]:
 
 def measure(environment: dict[str, str], shape: str, requests: int) -> float:
     """CPU microseconds per request."""
+    is_counted = environment.pop(UNCOUNTED, None) is None
+    clock = time.thread_time if environment.pop(REACTOR_ONLY, None) else time.process_time
+    collector = environment.pop(EXPORTED_TO, None)
+    if collector is not None:
+        environment |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
+            "OTEL_BSP_MAX_QUEUE_SIZE": str(4 * requests),  # none of them is to be dropped
+        }
     if environment.pop(SECURED, None):
         environment = {**users.settings(), **environment}
-    clients, dialer, log = build(environment)
+    clients, dialer, log, tracing = build(environment, is_counted=is_counted, is_exported=collector is not None)
     lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
     messages = [f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}{own}\r\n".encode("ascii") for own in _own_lines(shape)]
     turns = itertools.cycle(messages)
@@ -220,8 +248,9 @@ def measure(environment: dict[str, str], shape: str, requests: int) -> float:
     gc.collect()
     gc.freeze()
     slices = []
+    begun = clock()
     for _ in range(max(requests // SLICE, 1)):
-        started = time.process_time()
+        started = clock()
         for _ in range(SLICE // CONNECTIONS):
             # In turns, as the poller would report them.
             for client in clients:
@@ -231,7 +260,10 @@ def measure(environment: dict[str, str], shape: str, requests: int) -> float:
             for transport in transports:
                 transport.written.clear()
         log.flush()
-        slices.append((time.process_time() - started) / SLICE * 1e6)
+        slices.append((clock() - started) / SLICE * 1e6)
+    if collector is not None:
+        tracing._queue.shutdown()  # noqa: SLF001 -- waits until all is sent
+        return (clock() - begun) / (len(slices) * SLICE) * 1e6
     # Whatever else the machine does only ever adds: the lower slices are nearest to the truth.
     return sorted(slices)[len(slices) // 10]
 
@@ -242,6 +274,19 @@ def _in_checkout(checkout: Path, arguments: list[str]) -> float:
     environment = {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
+
+
+def compare_settings(
+    checkout: Path, requests: int, pairs: int, ours: tuple[str, ...], theirs: tuple[str, ...]
+) -> tuple[list[float], list[float]]:
+    """Microseconds per request with the one and with the other settings, taken in turns."""
+    mine: list[float] = []
+    others: list[float] = []
+    for turn in range(pairs):
+        sides = [(mine, ours), (others, theirs)]
+        for figures, settings in sides if turn % 2 else reversed(sides):
+            figures.append(_in_checkout(checkout, ["token", str(requests), *settings]))
+    return mine, others
 
 
 def run_once() -> None:
@@ -280,12 +325,12 @@ def driver(
             sides.append((theirs, against or here, against_env or gateway_env))
         for figures, checkout, settings in sides if turn % 2 else reversed(sides):
             figures.append(_in_checkout(checkout, [shape, str(requests), *settings]))
-    _show("this", ours)
+    show("this", ours)
     if compares:
-        _show("other", theirs)
-        _show("difference, pair by pair", [mine - other for mine, other in zip(ours, theirs, strict=True)])
+        show("other", theirs)
+        show("difference, pair by pair", [mine - other for mine, other in zip(ours, theirs, strict=True)])
 
 
-def _show(name: str, figures: list[float]) -> None:
+def show(name: str, figures: list[float]) -> None:
     low, middle, high = statistics.quantiles(figures, n=4) if len(figures) > 1 else (figures[0],) * 3
     click.echo(f"{name}: median {middle:.2f} µs, quartiles {low:.2f} and {high:.2f}, {len(figures)} runs")

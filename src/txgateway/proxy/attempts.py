@@ -5,7 +5,6 @@ Where the bytes of a request and of its answer go is :mod:`txgateway.proxy.forwa
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
@@ -86,7 +85,7 @@ class Attempts:
         self._backend.budget.request(now)
         request.on_finish(self._finished)
         self._upgrade = request.upgrade if request.upgrade and request.upgrade.lower() in settings.upgrades else b""
-        self._total_deadline = request.started_at + (settings.total_s or math.inf)
+        self._total_deadline = request.started_at + self._route.total_s
         self._attempt(now)
         request.producer = self
         if not request.ended:
@@ -104,14 +103,15 @@ class Attempts:
         self._replayed = False
         self._sent_at = now
         if not request.body_complete:  # the total time begins with the body's end
-            self._total_deadline = now + (self._settings.total_s or math.inf)
+            self._total_deadline = now + self._route.total_s
         request.target_label = target.label
         if request.trace is not None and request.trace.is_sampled:
             request.trace.begin_attempt(target, now)
         request.upstream_s = None
-        self._try_deadline = now + (self._settings.per_try_s or math.inf)
-        patience = min(self._total_deadline, self._try_deadline)
-        self.deadline = min(patience, now + self._settings.idle_s)
+        self._try_deadline = patience = now + self._route.per_try_s
+        patience = min(patience, self._total_deadline)
+        idle_until = now + self._settings.idle_s
+        self.deadline = min(patience, idle_until)
         self._headers = self._route.fields.of(request, target, self._upgrade, patience - now)
         self._acquire(target, fresh=False)
 
@@ -192,7 +192,7 @@ class Attempts:
                 retries.refuse_body(request)
             return False
         settings = self._settings
-        deadline = self._total_deadline if request.body_complete else now + (settings.total_s or math.inf)
+        deadline = self._total_deadline if request.body_complete else now + self._route.total_s
         deadline = min(deadline, now + settings.idle_s)
         delay = retries.plan(now, deadline, at_least_s)
         if delay is None:

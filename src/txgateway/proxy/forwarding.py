@@ -6,7 +6,6 @@ and keeps the deadlines.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from twisted.logger import Logger
@@ -109,9 +108,9 @@ class Forwarding(Attempts):
         if not request.responded:
             now = request.channel.seconds()
             settings = self._settings
-            self._total_deadline = self.deadline = now + (settings.total_s or math.inf)
+            self._total_deadline = self.deadline = now + self._route.total_s
             if self._target is not None:
-                self._try_deadline = now + (settings.per_try_s or math.inf)
+                self._try_deadline = now + self._route.per_try_s
                 self.deadline = min(self._total_deadline, self._try_deadline, now + settings.idle_s)
         if self._sent is not None:
             self._sent.trailers = trailers

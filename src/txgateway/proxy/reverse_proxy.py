@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from random import Random
@@ -104,6 +105,9 @@ class ReverseProxyResource(Leaf):
         self.clock = clock
         self.epoch_s = epoch_s
         self.chance = chance
+        #: As the settings have them, with infinity for none.
+        self.total_s = settings.total_s or math.inf
+        self.per_try_s = settings.per_try_s or math.inf
         self.retry = retry = RetryPolicy(settings.retry)
         self.fields = OutgoingFields(
             preserve_host=settings.preserve_host,
