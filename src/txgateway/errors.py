@@ -27,7 +27,7 @@ class GatewayError(Exception):
         proxy_error: the ``Proxy-Status`` error type (RFC 9209 section 2.3), or ``""``.
         extra_headers: further response headers that the reason always carries.
 
-    The constructor's argument goes to the log only.
+    The constructor's argument goes to the log only, and that of a 4xx nowhere.
     """
 
     status: ClassVar[int] = 500

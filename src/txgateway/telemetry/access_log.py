@@ -11,7 +11,9 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from txgateway.errors import GatewayError
 from txgateway.telemetry.lines import json_line, text_line, timestamp
+from txgateway.telemetry.redaction import scrub
 from txgateway.telemetry.sink import LogSink
 
 #: How long a line waits for others to be written with it, and how many bytes of them may wait.
@@ -19,6 +21,8 @@ FLUSH_S = 0.05
 BATCH_BYTES = 256 * 1024
 #: Characters of a value that a line shows.
 MAX_TEXT = 8192
+#: Of what is known about a fault on our side or a target's.
+MAX_DETAIL = 256
 
 
 class _Texts(dict[bytes | None, str | None]):
@@ -70,6 +74,7 @@ class FinishedRequest(Protocol):
     bytes_out: int
     subject: str | None
     phases: Mapping[str, float] | None
+    error: GatewayError | None
 
     def header(self, name: bytes, /) -> bytes | None:
         """The value of a request header field, by its lowered name."""
@@ -146,4 +151,8 @@ def _fields(request: FinishedRequest, epoch: float) -> dict[str, object]:
     }
     if request.phases is not None:
         fields["timing"] = request.phases
+    error = request.error
+    # Of a client's fault nothing is told: the words could be the client's.
+    if error is not None and error.status >= 500 and (detail := str(error)):
+        fields["detail"] = scrub(detail[:MAX_DETAIL])
     return fields

@@ -9,6 +9,7 @@ import attrs
 import pytest
 from twisted.internet.task import Clock
 
+from txgateway.errors import BadRequest, UpstreamReset
 from txgateway.telemetry.access_log import BATCH_BYTES, FLUSH_S, AccessLog
 from txgateway.telemetry.sink import LogSink
 
@@ -62,6 +63,7 @@ class Finished:
     bytes_out: int = 5
     subject: str | None = "user"
     phases: Any = None
+    error: Any = None
     agent: bytes | None = b"curl/8"
 
     def header(self, name: bytes, /) -> bytes | None:
@@ -201,3 +203,15 @@ def test_text_prints_the_same_fields() -> None:
     assert text.startswith("2023-11-14T22:13:20.250Z INFO  request request_id=id-1 trace_id=- ")
     assert all(f"{name}=" in text for name in FIELDS[3:])
     assert 'path="/a b"' in text
+
+
+def test_what_is_known_of_a_fault_is_told_but_not_of_a_clients() -> None:
+    log, lines, _ = make()
+    for error in (UpstreamReset("reset by peer, token=abc"), BadRequest("secret"), UpstreamReset("x" * 1000)):
+        log.record(Finished(error=error))
+    log.flush()
+    reset, bad, long = (json.loads(line) for line in b"".join(lines.puts).splitlines())
+    assert reset["detail"].startswith("reset by peer")
+    assert "abc" not in reset["detail"]
+    assert "detail" not in bad
+    assert len(long["detail"]) == 256
