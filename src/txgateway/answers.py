@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -14,7 +15,8 @@ from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Site
 
-from txgateway.errors import BadRequest, DeadlineExceeded, GatewayError, RequestTimeout
+from txgateway.errors import BadHost, BadRequest, DeadlineExceeded, GatewayError, RequestTimeout
+from txgateway.headers import normalize_host
 from txgateway.leaf import Leaf
 from txgateway.transport.interfaces import HeaderList
 from txgateway.transport.wheel import TimerWheel
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Bodies for mounted resources stay in memory up to this size; larger ones go to a temporary file.
 SPOOL_MEMORY_BYTES = 256 * 1024
+_HTTPS_PORT = 443
 #: Most fields of a form.
 MAX_FORM_PARTS = 1000
 
@@ -44,6 +47,31 @@ class Redirect(Leaf):
     def render(self, request: GatewayRequest) -> int:
         location = self._to + (request.upstream_target or b"/") if self._keeps_path else self._to
         request.answer(self._status, [(b"location", b"Location", location)], b"")
+        return NOT_DONE_YET
+
+
+class HttpsRedirect(Leaf):
+    """Sends every client to the same target of the same host, over TLS (RFC 9110 section 15.4.9).
+
+    A body is not read: the connection is closed after the answer.
+
+    Refuses: BAD_HOST without a host to send the client to, which HTTP/1.0 allows.
+
+    Args:
+        port: of the listener that speaks TLS, asked for with each request; 0 if it has none.
+    """
+
+    def __init__(self, port: Callable[[], int]) -> None:
+        self._port = port
+
+    def render(self, request: GatewayRequest) -> int:
+        host = normalize_host(request.host or b"")
+        if not host:
+            raise BadHost("no host to redirect to")
+        port = self._port()
+        authority = b"%b:%d" % (host, port) if port not in {0, _HTTPS_PORT} else host
+        location = b"https://%b%b" % (authority, request.upstream_target or b"/")
+        request.answer(308, [(b"location", b"Location", location)], b"")
         return NOT_DONE_YET
 
 

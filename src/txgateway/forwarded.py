@@ -46,6 +46,7 @@ _HOST: Final = (b"x-forwarded-host", b"X-Forwarded-Host")
 _PORT_NAMES: Final = (b"x-forwarded-port", b"X-Forwarded-Port")
 _REAL_IP: Final = (b"x-real-ip", b"X-Real-IP")
 _FORWARDED: Final = (b"forwarded", b"Forwarded")
+_CLIENT_CERT: Final = (b"x-forwarded-client-cert", b"X-Forwarded-Client-Cert")
 _REMADE: Final = frozenset(name for name, _ in (_FOR, _PROTO, _HOST, _PORT_NAMES, _REAL_IP, _FORWARDED))
 
 
@@ -96,7 +97,9 @@ class ForwardedPolicy:
         """Whether this address is one of our proxies'; what is no address, such as ``""``, is not."""
         return bool(self._trusted) and self._is_trusted(peer_ip)
 
-    def resolve(self, peer_ip: str, headers: Headers, *, scheme: bytes, host: bytes, port: int) -> Forwarded:
+    def resolve(
+        self, peer_ip: str, headers: Headers, *, scheme: bytes, host: bytes, port: int, certificate: bytes = b""
+    ) -> Forwarded:
         """The client of a request, and the fields to send upstream.
 
         Args:
@@ -105,12 +108,15 @@ class ForwardedPolicy:
             scheme: of the connection, ``b"http"`` or ``b"https"``.
             host: the ``Host`` value as received, ``b""`` without one.
             port: that the connection came in on.
+            certificate: what is told of the one that the other end has shown; ``b""`` without one.
         """
         peer_ip = _plain_address(peer_ip)
         if not self.is_trusted(peer_ip):
             # What the client claims is not even looked at.
             wire_ip = peer_ip.encode("ascii") or _UNKNOWN
             fields = _fields(wire_ip, wire_ip, scheme, host, b"%d" % port, _element(wire_ip, host, scheme))
+            if certificate:
+                fields.append((*_CLIENT_CERT, certificate))
             return Forwarded(peer_ip, scheme, fields)
         said = _said(headers)
         claims = self._read_claims(peer_ip, said)
@@ -128,6 +134,8 @@ class ForwardedPolicy:
         fields = _fields(client, chain, client_scheme, client_host, client_port, elements)
         if not said.keys() <= _REMADE:
             fields += [header for header in headers if header[0] in FORWARDED_NAMES and header[0] not in _REMADE]
+        if certificate:  # the proxy's own, behind that of its client: the list goes from left to right
+            fields.append((*_CLIENT_CERT, certificate))
         return Forwarded(claims.client_ip, client_scheme, fields)
 
     def _look_up(self, ip: str) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import define
 from twisted.web.resource import IResource
 
-from txgateway.answers import FixedResponse, Mounted, Redirect
+from txgateway.answers import FixedResponse, HttpsRedirect, Mounted, Redirect
 from txgateway.config import Configuration, ConfigurationError, Problem, Route
 from txgateway.config import Cors as CorsSettings
 from txgateway.cors import CorsPolicy
@@ -79,10 +79,11 @@ class Collaborators:
     probes: Mapping[bytes, IResource]
     new_request_id: Callable[[], str]
     tracing: Tracing | None = None
+    https_port: Callable[[], int] = int
 
 
 class Pipeline:
-    """Both ways into the decorators.
+    """The ways into the decorators.
 
     Args:
         configuration: validated.
@@ -121,10 +122,16 @@ class Pipeline:
         self._entry = nest(*above, probes, observe, *timing, sanitize, client_address, end=router)
         # A message that never became a request: same id, same log, only the answer is known beforehand.
         self._refusals = nest(*above, observe, end=_Refusal())
+        # A listener that only says where TLS is spoken: a request is judged as any other, and goes no further.
+        self._redirects = nest(*above, observe, sanitize, client_address, end=HttpsRedirect(parts.https_port))
 
     def dispatch(self, request: GatewayRequest) -> None:
         """Send a request on its way."""
         self._entry.render(request)
+
+    def redirect(self, request: GatewayRequest) -> None:
+        """Send the client to where TLS is spoken."""
+        self._redirects.render(request)
 
     def refuse(self, request: GatewayRequest, error: GatewayError) -> None:
         """Answer a message that the transport could not make sense of."""

@@ -11,14 +11,15 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -26,7 +27,11 @@ from txgateway import demo
 from txgateway.admin.overview import Overview
 from txgateway.admin.site import admin_site
 from txgateway.admin.status import BackendStatus
+from txgateway.certificates import ListenerCertificates
 from txgateway.config import Configuration
+from txgateway.config.listener_tls import ListenerTlsError, has_certificate
+from txgateway.config.settings import variable_name
+from txgateway.config.syntax import PLAIN_SUFFIX
 from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.pipeline import Collaborators, Pipeline, random_ids
@@ -39,6 +44,7 @@ from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.interfaces import ServerLimits
+from txgateway.transport.server_tls import HandshakeFailures, TlsServerFactory
 from txgateway.transport.sockets import use_immediate_writes
 from txgateway.transport.wheel import TimerWheel
 from txgateway.upstreams import Upstreams
@@ -84,7 +90,12 @@ class GatewayService(Service):
             lambda: self.security.limiters.degraded,
             lambda: 0 if self.tracing is None else self.tracing.dropped(),
             epoch_s=time.time,
+            certificate_expiries=lambda: {} if self.certificates is None else self.certificates.expiries(),
         )
+        self.certificates: ListenerCertificates | None = None
+        if has_certificate(configuration.settings):
+            self.certificates = ListenerCertificates(configuration.settings, reactor, time.time, self._in_thread)
+        self._https_port = 0
         self._chance = random.Random()
         jwks_url = configuration.settings.jwt_jwks_url
         self._issuer = None if jwks_url is None else build_issuer(jwks_url, reactor, self.wheel)
@@ -119,6 +130,9 @@ class GatewayService(Service):
 
     def _backend_status(self) -> list[BackendStatus]:
         return self.upstreams.status()
+
+    def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
 
     def setServiceParent(self, parent: Any) -> None:
         """Give twistd our observer, so that its own lines come out in our format too."""
@@ -159,6 +173,7 @@ class GatewayService(Service):
                 probes=probes,
                 new_request_id=random_ids(),
                 tracing=self.tracing,
+                https_port=lambda: self._https_port,
             ),
         )
         self.factory = Http1ServerFactory(
@@ -178,8 +193,7 @@ class GatewayService(Service):
             time.time,
             self.metrics,
         )
-        for description in self._listeners():
-            self.ports.append(self._listen(description, self.factory))
+        self._listen_for_traffic()
         if settings.admin_port:
             site = admin_site(
                 admin_host=settings.admin_host,
@@ -189,7 +203,7 @@ class GatewayService(Service):
                 history=self.overview.history.report,
                 config=self.configuration.effective,
             )
-            self._internal_ports.append(self._listen(_tcp(settings.admin_host, settings.admin_port), site))
+            self._internal_ports.append(self._listen(_tcp(settings.admin_host, settings.admin_port), site, "admin"))
             self.overview.history.start()
         self.reactor.callWhenRunning(self._running)
 
@@ -226,36 +240,59 @@ class GatewayService(Service):
         _log.warn("demo backend: {warning}", warning="its answers are made up", port=number)
         return number
 
-    def _listeners(self) -> Iterator[str]:
+    def _listen_for_traffic(self) -> None:
         settings = self.configuration.settings
-        if settings.listen:
-            for description in settings.listen:
-                yield description.removesuffix(";plain")
-        else:
-            yield _tcp(settings.host, settings.port)
+        tls = self._tls_factory()
+        for description in settings.listen or (_tcp(settings.host, settings.port),):
+            factory = self.factory if tls is None or description.endswith(PLAIN_SUFFIX) else tls
+            port = self._listen(description.removesuffix(PLAIN_SUFFIX), factory, "traffic", is_tls=factory is tls)
+            self.ports.append(port)
+            if factory is tls:
+                self._https_port = self._https_port or getattr(port.getHost(), "port", 0)
+        if settings.redirect_port is not None:
+            self.redirects = self.factory.with_dispatch(self.pipeline.redirect)
+            self.ports.append(self._listen(_tcp(settings.host, settings.redirect_port), self.redirects, "redirect"))
 
-    def _listen(self, description: str, factory: Any) -> IListeningPort:
+    def _tls_factory(self) -> TlsServerFactory | None:
+        certificates = self.certificates
+        if certificates is None:
+            return None
+        try:
+            certificates.load()
+        except ListenerTlsError as exc:
+            _log.critical("cannot load certificates: {problem}", problem=f"{variable_name(exc.key)}: {exc}")
+            self._give_up()
+        certificates.start()
+        failures = HandshakeFailures(self.metrics.handshake_failed, self.reactor.seconds)
+        return TlsServerFactory(self.factory, lambda: certificates.contexts, failures, self.reactor)
+
+    def _listen(self, description: str, factory: Any, listener: str, *, is_tls: bool = False) -> IListeningPort:
         if description.startswith(("tcp:", "tcp6:")) and "backlog=" not in description:
             description += f":backlog={BACKLOG}"
         try:
             port = _result(serverFromString(self.reactor, description).listen(factory))
         except (CannotListenError, OSError, ValueError) as exc:
             _log.critical("cannot listen: {listener}: {problem}", listener=description, problem=str(exc))
-            self.observer.sink.close(_LOG_FLUSH_S)
-            if self._is_daemon:
-                raise  # twistd passes an exception on to its parent process, which waits for word
-            raise SystemExit(1) from None
-        if factory is self.factory:
+            self._give_up()
+        if listener != "admin":
             use_immediate_writes(port)
         address = port.getHost()
         _log.info(
             "listening",
-            listener="traffic" if factory is self.factory else "admin",
+            listener=listener,
+            tls=is_tls,
             host=getattr(address, "host", None),
             port=getattr(address, "port", None),
             path=_text(getattr(address, "name", None)),
         )
         return port  # type: ignore[no-any-return]
+
+    def _give_up(self) -> NoReturn:
+        """End the start, while an exception that says why is being handled."""
+        self.observer.sink.close(_LOG_FLUSH_S)
+        if self._is_daemon:
+            raise  # noqa: PLE0704 -- twistd passes an exception on to its parent process, which waits for word
+        raise SystemExit(1) from None
 
     def _raise_descriptor_limit(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -276,9 +313,11 @@ class GatewayService(Service):
         super().stopService()
         self.readiness.draining()
         self.overview.history.stop()
+        if self.certificates is not None:
+            self.certificates.stop()
         factory = getattr(self, "factory", None)
         if factory is not None:
-            factory.draining = True
+            factory.draining = getattr(self, "redirects", factory).draining = True
             for connection in list(factory.connections):
                 connection.shut_down(Draining())
         upstreams = getattr(self, "upstreams", None)

@@ -318,7 +318,7 @@ class Gateway:
         """Wait until nothing is going on any more: every request over, every connection given back."""
         wait_until(lambda: not any(self.in_use().values()), "nothing in use")
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """One sample of ``/metrics``; 0 if there is none."""
         wanted = ",".join(f'{key}="{labels[key]}"' for key in sorted(labels))
         for line in self.admin("/metrics").body.decode().splitlines():

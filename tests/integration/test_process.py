@@ -66,7 +66,7 @@ def test_every_problem_is_told_on_a_line_of_its_own_and_nothing_listens(tmp_path
         ({"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_PORT": "tcp://10.0.0.1:80"}, "enableServiceLinks: false"),
         ({"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_ROUTES": "{}"}, "contradicts"),
         ({"GATEWAY_BACKEND_TARGET": ""}, "empty"),
-        ({"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_TLS_MIN_VERSION": "1.3"}, "does not implement it yet"),
+        ({"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_TLS_MIN_VERSION": "1.3"}, "no TLS without a certificate"),
         ({"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_JWT_SECRET": "short"}, "shorter than its hash"),
         (routes({"routes": [{"name": "r", "path": "/", "resource": "nowhere.to.be:found"}]}), "nowhere.to.be:found"),
     ],

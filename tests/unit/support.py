@@ -367,6 +367,7 @@ class MemoryGateway:
             if document is None
             else {"GATEWAY_ROUTES": orjson.dumps(document).decode()}
         )
+        self.https_port = 0
         self.configuration = load({**routing, "GATEWAY_RETRY_MAX_ATTEMPTS": "1", **(environment or {})})
         self.clock = Clock()
         self.wheel = TimerWheel(self.clock)
@@ -398,6 +399,7 @@ class MemoryGateway:
                 probes=probes or {},
                 new_request_id=lambda: f"id-{next(ids)}",
                 tracing=self._tracing(),
+                https_port=lambda: self.https_port,
             ),
         )
         self.factory = server_factory(
@@ -553,6 +555,7 @@ class StubChannel:
         self.peer_ip = "192.0.2.1"
         self.scheme = b"http"
         self.local_port = 80
+        self.client_certificate = b""
         self.forwarded: dict[bytes, Any] = {}
         self.write_blocked = False
         self.events: list[tuple[Any, ...]] = []

@@ -42,6 +42,29 @@ def test_addresses_in_the_networks_are_trusted(ip: str, trusted: bool) -> None:
     assert POLICY.is_trusted(ip) is trusted
 
 
+CERTIFICATE = b'Hash=ab;Subject="CN=me"'
+
+
+@pytest.mark.parametrize("peer_ip", ["192.0.2.7", PROXY, ""])
+def test_certificate_of_the_connection_is_told(peer_ip: str) -> None:
+    found = POLICY.resolve(peer_ip, [], scheme=b"https", host=b"", port=443, certificate=CERTIFICATE)
+    assert sent(found)["X-Forwarded-Client-Cert"] == CERTIFICATE.decode()
+
+
+def test_strangers_claim_of_a_certificate_is_dropped() -> None:
+    claim = ("x-forwarded-client-cert", "Hash=ff")
+    assert "X-Forwarded-Client-Cert" not in sent(resolve("192.0.2.7", claim))
+    headers = [(b"x-forwarded-client-cert", b"x-forwarded-client-cert", b"Hash=ff")]
+    found = POLICY.resolve("192.0.2.7", headers, scheme=b"https", host=b"", port=443, certificate=CERTIFICATE)
+    assert sent(found)["X-Forwarded-Client-Cert"] == CERTIFICATE.decode()
+
+
+def test_proxys_own_certificate_comes_behind_that_of_its_client() -> None:
+    headers = [(b"x-forwarded-client-cert", b"X-Forwarded-Client-Cert", b"Hash=ff")]
+    found = POLICY.resolve(PROXY, headers, scheme=b"https", host=b"", port=443, certificate=CERTIFICATE)
+    assert [value for name, _, value in found.fields if name == b"x-forwarded-client-cert"] == [b"Hash=ff", CERTIFICATE]
+
+
 def test_nobody_is_trusted_without_networks() -> None:
     assert not ForwardedPolicy([]).is_trusted("127.0.0.1")
 

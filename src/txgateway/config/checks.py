@@ -13,14 +13,16 @@ from txgateway.config.document import ENDS, BackendEntry, Document, Place, Route
 from txgateway.config.environment import Environment
 from txgateway.config.groups import BackendTls, Cors, Retry, Table
 from txgateway.config.keys import check_pair
+from txgateway.config.listener_tls import ListenerTlsError, has_certificate, listener_contexts
 from txgateway.config.problems import Problem, suggestion
 from txgateway.config.routes import Resolver
 from txgateway.config.settings import JWT_KEY_SOURCES, ROUTING_SOURCES, variable_name
-from txgateway.config.syntax import placeholders, rewrite_placeholders
+from txgateway.config.syntax import PLAIN_SUFFIX, placeholders, rewrite_placeholders
 from txgateway.config.tokens import token_keys
 from txgateway.config.values import one_of, shown
 from txgateway.routing.path import canonical_path
 
+_OF_TLS = frozenset({"tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file", "tls_key_file"})
 _WILDCARD_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 
@@ -90,18 +92,44 @@ def _check_jwt_keys(environment: Environment) -> Iterator[Problem]:
 
 def _check_tls(environment: Environment) -> Iterator[Problem]:
     settings, failed = environment.settings, environment.failed
+    is_usable = not failed & _OF_TLS
     if not failed & {"tls_cert_file", "tls_key_file"}:
         for key, message in _pair_contradictions(settings.tls_cert_file, settings.tls_key_file):
+            is_usable = False
             yield Problem(environment.variable(f"tls_{key}"), None, message)
-    has_certificate = bool(
-        settings.tls_cert_file or settings.tls_cert_dir or failed & {"tls_cert_file", "tls_cert_dir"}
-    )
-    if not has_certificate and settings.redirect_port is not None:
-        yield Problem(environment.variable("redirect_port"), None, "there is no certificate for the https it leads to")
+    if not (has_certificate(settings) or failed & {"tls_cert_file", "tls_cert_dir"}):
+        yield from _without_certificate(environment)
+    elif settings.redirect_port is not None and _are_all_plain(settings.listen):
+        message = f"every endpoint of {environment.variable('listen')} is plain: there is no https to lead to"
+        yield Problem(environment.variable("redirect_port"), None, message)
     has_client_ca = bool(settings.tls_client_ca_file or "tls_client_ca_file" in failed)
     if settings.tls_client_auth != "none" and not has_client_ca:
         message = f"needs {variable_name('tls_client_ca_file')}"
         yield Problem(environment.variable("tls_client_auth"), None, message)
+    elif is_usable and has_certificate(settings):
+        yield from _unusable_certificates(environment)
+
+
+def _without_certificate(environment: Environment) -> Iterator[Problem]:
+    settings = environment.settings
+    if settings.redirect_port is not None:
+        yield Problem(environment.variable("redirect_port"), None, "there is no certificate for the https it leads to")
+    names = one_of((variable_name("tls_cert_file"), variable_name("tls_cert_dir")))
+    for key in ("tls_client_auth", "tls_client_ca_file", "tls_min_version"):
+        if key in environment.sources and getattr(settings, key) not in {None, "none"}:
+            yield Problem(environment.variable(key), None, f"there is no TLS without a certificate: set {names}")
+
+
+def _are_all_plain(listen: tuple[str, ...]) -> bool:
+    return bool(listen) and all(description.endswith(PLAIN_SUFFIX) for description in listen)
+
+
+def _unusable_certificates(environment: Environment) -> Iterator[Problem]:
+    """What is wrong with files that are well formed, each for itself."""
+    try:
+        listener_contexts(environment.settings)
+    except ListenerTlsError as exc:
+        yield Problem(environment.variable(exc.key), None, str(exc))
 
 
 def _check_ports(environment: Environment) -> Iterator[Problem]:

@@ -6,11 +6,13 @@ Nothing here keeps the gateway from starting; ``check --strict`` says no to it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final
 
 from txgateway.config.document import Document
 from txgateway.config.environment import Environment
+from txgateway.config.listener_tls import key_pairs
 from txgateway.config.settings import JWT_KEY_SOURCES, variable_name
 from txgateway.config.syntax import is_ip_address
 from txgateway.config.tokens import configured_jwks
@@ -30,6 +32,7 @@ def hazards(environment: Environment, document: Document) -> Iterator[str]:
     """One line each, with the variable or the place in the document."""
     has_jwt_key = any(key in environment.sources for key in JWT_KEY_SOURCES)
     yield from _of_listeners(environment)
+    yield from _of_certificates(environment)
     yield from _of_tokens(environment, has_jwt_key=has_jwt_key)
     yield from _of_routes(document, has_jwt_key=has_jwt_key)
     yield from _of_backends(document)
@@ -49,6 +52,18 @@ def _of_listeners(environment: Environment) -> Iterator[str]:
         yield f"{where}: the admin listener has no authentication and is not only on the loopback address"
     if settings.cors.allow_credentials and "null" in settings.cors.allow_origins:
         yield f"{environment.variable('cors.allow_origins')}: any page in a sandbox has the origin null"
+
+
+def _of_certificates(environment: Environment) -> Iterator[str]:
+    settings = environment.settings
+    if settings.tls_client_ca_file and settings.tls_client_auth == "none":
+        where = environment.variable("tls_client_ca_file")
+        yield f"{where}: {variable_name('tls_client_auth')} is none, so nobody is asked for a certificate"
+    now = datetime.now(UTC)
+    for key, pair in key_pairs(settings):
+        where, certificate = environment.variable(key), pair.certificate
+        if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+            yield f"{where}: certificate {pair.name} has expired, or is not valid yet"
 
 
 def _of_tokens(environment: Environment, *, has_jwt_key: bool) -> Iterator[str]:

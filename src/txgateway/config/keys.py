@@ -112,13 +112,23 @@ def check_pair(certificate_path: str, key_path: str) -> None:
     Raises:
         ValueError: it is not, or a file is not what it should be.
     """
-    leaf = certificates(certificate_path)[0]
+    pair_of(certificate_path, key_path)
+
+
+def pair_of(certificate_path: str, key_path: str) -> tuple[tuple[Certificate, ...], PrivateKeyTypes]:
+    """A certificate with those that lead to its authority, and its key.
+
+    Raises:
+        ValueError: the first certificate is not the key's, or a file is not what it should be.
+    """
+    chain, key = tuple(certificates(certificate_path)), private_key(key_path)
     try:
-        belongs = leaf.public_key() == private_key(key_path).public_key()
+        belongs = chain[0].public_key() == key.public_key()
     except UnsupportedAlgorithm as exc:
         raise ValueError("expected a certificate with a key of a known kind") from exc
     if not belongs:
         raise ValueError("expected the private key that belongs to the certificate")
+    return chain, key
 
 
 def public_key(value: object) -> str:

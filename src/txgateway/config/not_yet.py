@@ -14,17 +14,14 @@ WITHOUT_EFFECT: Final = frozenset({
 })  # fmt: skip
 
 #: Set, these are refused: traffic would be less protected, or go elsewhere, than they say.
-REFUSED: Final = frozenset({
-    "redirect_port", "tls_cert_dir", "tls_cert_file", "tls_client_auth", "tls_client_ca_file",
-    "tls_key_file", "tls_min_version",
-})  # fmt: skip
+REFUSED: Final[frozenset[str]] = frozenset()
 
 #: Target schemes that are refused as well.
 REFUSED_SCHEMES: Final = frozenset({"h2c"})
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
 _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "drain_delay": 0.0, "http2": False, "tls_client_auth": "none", "workers": 1,
+    "drain_delay": 0.0, "http2": False, "workers": 1,
 }  # fmt: skip
 
 WARNING: Final = "this version does not implement it yet; it has no effect"

@@ -35,7 +35,8 @@ _FRAMING_FIELDS: Final = frozenset({
 })  # fmt: skip
 _METHOD_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 _LABEL_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
-_PLAIN_SUFFIX: Final = ";plain"
+#: Ends an endpoint that speaks no TLS where others do.
+PLAIN_SUFFIX: Final = ";plain"
 
 
 def name(value: object) -> str:
@@ -345,7 +346,7 @@ def endpoints(value: object) -> tuple[str, ...]:
     """
     found = tuple(string(value).split())
     for description in found:
-        _check_endpoint(description.removesuffix(_PLAIN_SUFFIX))
+        _check_endpoint(description.removesuffix(PLAIN_SUFFIX))
     if len(set(found)) < len(found):
         raise ValueError("expected each endpoint once")
     return found

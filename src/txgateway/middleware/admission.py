@@ -91,6 +91,7 @@ class MediaTypes:
         return name in self._types or main in self._ranges or b"*" in self._ranges
 
 
+_CLIENT_CERT = b"x-forwarded-client-cert"
 _TELLING = FORWARDED_NAMES | {b"authorization", b"x-request-id"}
 
 
@@ -100,6 +101,11 @@ def _is_odd(lowered: bytes) -> bool:
     Any with an underscore, and any other spelling of a field by which the gateway tells who asks.
     """
     return b"_" in lowered or ((name := cgi_name(lowered)) != lowered and name in _TELLING)
+
+
+def _poses_as_certificate(lowered: bytes) -> bool:
+    """Whether a CGI-like backend may take a name for that of the field that tells who has shown a certificate."""
+    return cgi_name(lowered) == _CLIENT_CERT
 
 
 class Admission(Middleware):
@@ -114,7 +120,8 @@ class Admission(Middleware):
     Args:
         inner: what it wraps.
         max_body_bytes: 0 for no limit.
-        underscore_headers: ``drop``, ``keep`` or ``reject``; CGI-like backends read ``X_User`` as ``X-User``.
+        underscore_headers: ``drop``, ``keep`` or ``reject``; CGI-like backends read ``X_User`` as ``X-User``. No other
+            spelling of ``X-Forwarded-Client-Cert`` is ever kept.
         rejects_encoded_slash: ``%2F`` in a path is refused.
         allow_ips: networks that clients must come from; empty for any. An unknown address comes from none.
         deny_ips: networks that clients must not come from; stronger than ``allow_ips``.
@@ -137,6 +144,7 @@ class Admission(Middleware):
         super().__init__(inner)
         self._max_body_bytes = max_body_bytes or math.inf
         self._underscores = underscore_headers
+        self._is_unwanted = _poses_as_certificate if underscore_headers == "keep" else _is_odd
         self._rejects_encoded_slash = rejects_encoded_slash
         allow_ips, deny_ips = tuple(allow_ips), tuple(deny_ips)
         self._addresses = AddressList(allow_ips, deny_ips) if allow_ips or deny_ips else None
@@ -164,16 +172,15 @@ class Admission(Middleware):
             request.limit_body(self._max_body_bytes)
         if self._rejects_encoded_slash and has_encoded_slash(request.path):
             raise BadPath("encoded slash")
-        if self._underscores != "keep":
-            if has_odd_names(request.fields):
-                self._odd_names(request)
-            if request.length != NO_BODY:
-                request.drop_trailers(_is_odd)
+        if has_odd_names(request.fields):
+            self._odd_names(request)
+        if request.length != NO_BODY:
+            request.drop_trailers(self._is_unwanted)
         return self.inner.render(request)
 
     def _odd_names(self, request: GatewayRequest) -> None:
         if self._underscores == "reject" and any(b"_" in lowered for lowered in request.fields):
             raise BadRequest("underscore in a header name")
-        odd = frozenset(filter(_is_odd, request.fields))
+        odd = frozenset(filter(self._is_unwanted, request.fields))
         if odd:
             request.remove_headers(odd)

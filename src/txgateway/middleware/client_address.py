@@ -35,7 +35,12 @@ class ClientAddress(Middleware):
         if forwarded is None:
             port = channel.local_port or _DEFAULT_PORTS[channel.scheme]  # a UNIX socket has none
             forwarded = self._policy.resolve(
-                channel.peer_ip, request.headers, scheme=channel.scheme, host=host, port=port
+                channel.peer_ip,
+                request.headers,
+                scheme=channel.scheme,
+                host=host,
+                port=port,
+                certificate=channel.client_certificate,
             )
             if len(channel.forwarded) < _MAX_CACHED_HOSTS and not self._policy.is_trusted(channel.peer_ip):
                 channel.forwarded[host] = forwarded

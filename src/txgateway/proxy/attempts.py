@@ -169,7 +169,8 @@ class Attempts:
             if not error.bytes_written:
                 self._backend.on_connect_failed()
             if target is not None and not request.responded:
-                is_repeated = self._route.retry.repeats_error(error, request.method, error.bytes_written)
+                was_sent = error.bytes_written or self._replayed  # if not this time, then the time before
+                is_repeated = self._route.retry.repeats_error(error, request.method, was_sent)
                 if is_repeated and self._try_again(target, now):
                     return
         request.fail(error)

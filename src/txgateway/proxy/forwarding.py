@@ -119,10 +119,11 @@ class Forwarding(Attempts):
 
     def on_write_blocked(self) -> None:
         """The target takes no more of the body for now."""
+        request = self._request
         self._blocked_by_target = True
-        if not self._request.responded:
+        if not request.responded and not request.body_complete:  # else the attempt's own time runs already
             self.deadline = self._wheel.after(self._settings.idle_s)
-        self._request.pause_body()
+        request.pause_body()
 
     def on_write_drained(self) -> None:
         """The target takes more of the body."""

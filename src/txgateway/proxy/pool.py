@@ -296,6 +296,7 @@ class ConnectionPool:
             waiter = next(iter(self._pending))
             del self._pending[waiter]
         else:
+            connection.reused = True  # never used, but whoever gets it may find it closed as if it had been
             self._keep(connection, now)
             return
         self._fresh.discard(waiter)

@@ -10,7 +10,7 @@ are those of the living.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from attrs import frozen
@@ -52,6 +52,8 @@ __all__ = [
 MAX_SERIES = 50_000
 #: Label of requests that match no route.
 NO_ROUTE = "none"
+#: Certificates that are shown: those that end first.
+MAX_CERTIFICATES = 32
 #: What speaks on a client's connection.
 PROTOCOLS = ("h1", "h2", "tunnel")
 
@@ -98,10 +100,12 @@ class RequestMetrics:
         spans_dropped: spans lost so far.
         epoch_s: Unix time, for exemplars; None leaves it out.
         max_series: bound of the lines.
+        certificate_expiries: by name, when each of the listeners' certificates ends, in Unix seconds.
 
     Attributes:
         tokens: outcomes of token checks: ``ok``, ``cached``, or a reason.
         connections_refused: accepted and closed at once, at the limit.
+        handshakes_failed: of clients that spoke TLS, or should have.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class RequestMetrics:
         spans_dropped: Callable[[], int] = int,
         epoch_s: Callable[[], float] | None = None,
         max_series: int = MAX_SERIES,
+        certificate_expiries: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._target_states = targets
         self._log_lines_dropped = log_lines_dropped
@@ -127,6 +132,8 @@ class RequestMetrics:
         self._retries: dict[str, Tally] = {}
         self._connections = dict.fromkeys(PROTOCOLS, 0)
         self.connections_refused = 0
+        self.handshakes_failed = 0
+        self._certificate_expiries = certificate_expiries
         self._python = CollectorRegistry(auto_describe=False)
         PlatformCollector(registry=self._python)
         GCCollector(registry=self._python)
@@ -177,6 +184,10 @@ class RequestMetrics:
     def connection_refused(self) -> None:
         """A connection was accepted and closed at once, at the limit."""
         self.connections_refused += 1
+
+    def handshake_failed(self) -> None:
+        """A client's TLS handshake failed."""
+        self.handshakes_failed += 1
 
     def connections(self) -> dict[str, int]:
         """Open connections of clients, by :data:`PROTOCOLS`."""
@@ -275,6 +286,13 @@ class RequestMetrics:
         yield Family("gateway_connections", "gauge", "Open connections of clients.", ("protocol",), rows)
         text = "Connections closed at once because there were too many."
         yield _single("gateway_connections_refused", text, self.connections_refused)
+        yield _single(
+            "gateway_tls_handshake_failures", "TLS handshakes of clients that failed.", self.handshakes_failed
+        )
+        ends = sorted(self._certificate_expiries().items(), key=lambda item: item[1])
+        rows = [((name,), end) for name, end in ends[:MAX_CERTIFICATES]]
+        text = "When the certificate of this name ends, in Unix time."
+        yield Family("gateway_tls_certificate_expiry_seconds", "gauge", text, ("name",), rows, "seconds", merged="min")
 
     def _per_target_state(self) -> Iterator[Family]:
         states: list[TargetState] = []  # filled by the first of the three, for all of them

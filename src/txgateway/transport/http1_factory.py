@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -78,6 +79,12 @@ class Http1ServerFactory(Factory):
         self.connections.add(connection)
         self.counts.connection_opened("h1")
         return connection
+
+    def with_dispatch(self, dispatch: Callable[[Any], None]) -> Http1ServerFactory:
+        """The factory of a listener whose requests go elsewhere; the connections, and their limit, are the same."""
+        factory = copy(self)
+        factory.dispatch = dispatch
+        return factory
 
     def connection_lost(self, connection: Http1ServerConnection) -> None:
         """A connection is gone."""

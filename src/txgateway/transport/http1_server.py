@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -51,6 +50,7 @@ class Http1ServerConnection(ResponseWriter):
         peer_ip: the peer's address as text, IPv4 in its own form; empty for UNIX sockets.
         scheme: ``http`` or ``https``.
         local_port: that the connection came in on.
+        client_certificate: what backends are told of the client's certificate; empty without one.
         forwarded: scratch space of the forwarding rules, which lives as long as the connection.
         memo: scratch space of the proxy, likewise.
         deadline: looked at by the wheel (idle, head and lingering timeouts).
@@ -60,6 +60,7 @@ class Http1ServerConnection(ResponseWriter):
     deadline: float = math.inf
     write_blocked = False
     is_tunnel = False
+    client_certificate = b""
 
     def __init__(self, factory: Http1ServerFactory) -> None:
         super().__init__(factory)
@@ -381,9 +382,6 @@ class Http1ServerConnection(ResponseWriter):
         """RFC 9112 section 9.6: close the sending side, then read and drop until the client closes, within limits."""
         self._state = DISCARD
         self._pending = b""
-        if isinstance(self.transport, ProtocolWrapper):  # TLS has no half-close, though it passes the call on to TCP
-            self._lose()
-            return
         self.transport.unregisterProducer()
         self._resume(_BY_PIPELINE | _BY_BODY)
         self.transport.loseWriteConnection()

@@ -80,6 +80,11 @@ class ResponseWriter(TwistedProtocol):
         self.factory = factory
         self._out: list[bytes] = []
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether a client that goes now misses a part of an answer, or of a tunnel."""
+        return self._request is not None
+
     def reset(self) -> None:
         """Cut the connection, so that an incomplete response cannot look complete."""
         raise NotImplementedError

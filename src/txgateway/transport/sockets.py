@@ -156,7 +156,7 @@ def _is_short() -> bool:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """Bytes a transport has queued; 0 where it cannot tell (TLS)."""
+    """Bytes a transport has queued, of records if it is over TLS; 0 where it cannot tell."""
     method = getattr(transport, "unsent_bytes", None)
     return method() if method is not None else 0
 

@@ -207,6 +207,7 @@ def test_routing_comes_from_exactly_one_source(environ: dict[str, str]) -> None:
     [
         ({"GATEWAY_TLS_CLIENT_AUTH": "required"}, "GATEWAY_TLS_CLIENT_AUTH: needs GATEWAY_TLS_CLIENT_CA_FILE"),
         ({"GATEWAY_REDIRECT_PORT": "80"}, "GATEWAY_REDIRECT_PORT: there is no certificate"),
+        ({"GATEWAY_TLS_MIN_VERSION": "1.3"}, "GATEWAY_TLS_MIN_VERSION: there is no TLS without a certificate"),
         ({"GATEWAY_PORT": "8001"}, "GATEWAY_PORT: '8001' is not accepted: GATEWAY_ADMIN_PORT is the same port"),
         ({"GATEWAY_ADMIN_PORT": "8000"}, "GATEWAY_ADMIN_PORT: '8000' is not accepted: GATEWAY_PORT is the same port"),
         ({"GATEWAY_RETRY_BACKOFF": "1s"}, "GATEWAY_RETRY_BACKOFF: it is longer than backoff_max"),

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from tests.unit.support import Inner, stub_request
+from tests.unit.support import Body, Inner, stub_request
 
 from txgateway.errors import BadPath, BadRequest, BodyTooLarge, ContentTypeNotAllowed, IpDenied, MethodNotAllowed
 from txgateway.middleware.admission import AddressList, Admission, Network
@@ -223,3 +223,14 @@ def test_other_spellings_of_what_the_gateway_tells_are_dropped() -> None:
     assert [name for _, name, _ in request.headers] == [b"Host", b"X.Own"]
     assert len(passed(stub_request(fields=spoofed), underscore_headers="keep").headers) == 4
     assert len(passed(stub_request(fields=spoofed), underscore_headers="reject").headers) == 1
+
+
+@pytest.mark.parametrize("setting", ["drop", "keep"])
+def test_other_spelling_of_the_certificate_is_never_kept(setting: str) -> None:
+    fields = {b"Host": b"a", b"X_Forwarded_Client_Cert": b"Hash=1", b"x-forwarded.client-cert": b"Hash=2"}
+    request = stub_request(b"POST", fields=fields, length=UNKNOWN_LENGTH)
+    assert [name for _, name, _ in passed(request, underscore_headers=setting).headers] == [b"Host"]
+    body = Body()
+    request.want_body(body)
+    request.receive_body_end([(b"x_forwarded_client_cert", b"x_forwarded_client_cert", b"Hash=3")])
+    assert body.trailers == []

@@ -43,6 +43,14 @@ def test_result_for_a_stranger_is_kept_with_the_connection_by_host() -> None:
     assert len(channel.forwarded) == _MAX_CACHED_HOSTS
 
 
+def test_certificate_of_the_connection_is_told() -> None:
+    channel = StubChannel()
+    channel.client_certificate = b"Hash=ab"
+    for _ in range(2):
+        fields = passed(None, channel, {b"X-Forwarded-Client-Cert": b"Hash=ff"}).forwarded.fields
+        assert [value for name, _, value in fields if name == b"x-forwarded-client-cert"] == [b"Hash=ab"]
+
+
 def test_result_for_a_proxy_is_never_kept() -> None:
     channel = StubChannel()
     passed("192.0.2.0/24", channel, CLAIM)

@@ -137,6 +137,24 @@ def test_total_time_that_ends_first_is_deadline_exceeded_without_a_retry() -> No
     assert gateway.attempts == 1
 
 
+@pytest.mark.parametrize(("times", "reason"), [("TIMEOUT_PER_TRY", "UPSTREAM_TIMEOUT"), ("TIMEOUT_TOTAL", "DEADLINE_EXCEEDED")])
+def test_target_that_does_not_read_a_whole_body_gets_no_more_time(times: str, reason: str) -> None:
+    gateway = RetryingGateway(2, **{times: "2s"}, RETRY_MAX_BODY="1MiB", RETRY_MAX_ATTEMPTS="2")
+    for name in ("one", "two"):
+        gateway.get()
+        gateway.at(name).answer()
+    gateway.at("two").transport.takes = False
+    client = gateway.connect().send(message(b"/", b"Content-Length: 200000", method=b"PUT"), b"x" * 200_000)
+    busy(gateway, "one")
+    assert len(gateway.at("two").transport.unsent) > 200_000
+    gateway.wait(2 - TICK_S)
+    assert client.received() == b""
+    gateway.wait(0.3)
+    assert problem(client) == (504, reason)
+    assert gateway.at("two").closed
+    gateway.assert_clean()
+
+
 def uploading(gateway: RetryingGateway, seconds: float) -> MemoryClient:
     """A client that has sent two of five bytes, and took so long."""
     client = gateway.connect().send(message(b"/", b"Content-Length: 5", method=b"PUT"))

@@ -114,8 +114,9 @@ def test_released_connection_overtakes_a_dial_whose_connection_is_kept(bench: Be
     waiter = bench.waiter()
     lent.finish()
     assert waiter.connections == [lent]
-    bench.dialer.dials[0].succeed()
+    kept = bench.dialer.dials[0].succeed()
     assert repr(bench.pool) == "<pool 127.0.0.1:9000: 1 active, 1 idle, 0 pending>"
+    assert kept.reused  # it can be as dead as any that was idle
 
 
 def test_connection_of_an_overtaken_dial_serves_the_queue(bench: Bench) -> None:

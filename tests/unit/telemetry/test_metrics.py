@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import txgateway
-from txgateway.telemetry.metrics import BUCKETS_S, RequestMetrics, TargetState
+from txgateway.telemetry.metrics import BUCKETS_S, MAX_CERTIFICATES, RequestMetrics, TargetState
 
 
 def body(metrics: RequestMetrics, accept: bytes = b"") -> str:
@@ -24,7 +24,9 @@ def sample(metrics: RequestMetrics, name: str, **labels: str) -> float | None:
 
 def busy_metrics() -> RequestMetrics:
     state = TargetState("b", "a:1", active=3, idle=2, pending=1, healthy=0.5, breaker=2)
-    metrics = RequestMetrics(targets=lambda: [state], epoch_s=lambda: 1700000000.25)
+    metrics = RequestMetrics(
+        targets=lambda: [state], epoch_s=lambda: 1700000000.25, certificate_expiries=lambda: {"default": 2e9}
+    )
     for method in (b"GET", b"PROPFIND"):
         route = metrics.route('a\\b "c"\nd')
         route.observe(method, 503, 0.25, 10, 20, "DRAINING")
@@ -118,6 +120,17 @@ def test_connections_pools_and_dropped_lines() -> None:
     assert sample(metrics, "gateway_breaker_state", **labels) == 2
 
 
+def test_handshakes_and_certificates() -> None:
+    ends = {f"n{number}": 2e9 - number for number in range(100)}
+    metrics = RequestMetrics(certificate_expiries=lambda: ends)
+    metrics.handshake_failed()
+    metrics.handshake_failed()
+    assert sample(metrics, "gateway_tls_handshake_failures_total") == 2
+    assert 'gateway_tls_certificate_expiry_seconds{name="n99"} 1999999901.0\n' in body(metrics)
+    (family,) = [family for family in metrics.families() if family.name == "gateway_tls_certificate_expiry_seconds"]
+    assert [row[0][0] for row in family.rows if row] == [f"n{99 - number}" for number in range(MAX_CERTIFICATES)]
+
+
 def test_attempts_and_retries() -> None:
     metrics = RequestMetrics()
     cells = metrics.target("b", "a:1")
@@ -195,6 +208,8 @@ def test_every_family_of_the_published_list_is_there_with_its_labels() -> None:
         ("gateway_jwt_total", "result"),
         ("gateway_connections", "protocol"),
         ("gateway_connections_refused_total",),
+        ("gateway_tls_handshake_failures_total",),
+        ("gateway_tls_certificate_expiry_seconds", "name"),
         ("gateway_log_lines_dropped_total",),
         ("gateway_spans_dropped_total",),
         ("gateway_metric_series_dropped_total",),

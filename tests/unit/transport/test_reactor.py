@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet import abstract, base, epollreactor, posixbase, ssl, tcp, unix
 from twisted.internet._sslverify import ClientTLSOptions, IOpenSSLTrustRoot
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from txgateway.transport.reactor import GatewayReactor
 
@@ -319,3 +320,20 @@ def test_parts_of_tls_are_there() -> None:
     assert list(inspect.signature(ClientTLSOptions.__init__).parameters)[1:3] == ["createConnection", "hostname"]
     assert list(inspect.signature(ssl.CertificateOptions._makeTLSConnection).parameters) == ["self", "protocol"]
     assert "_addCACertsToContext" in IOpenSSLTrustRoot.names()
+
+
+def test_parts_of_tls_that_the_server_changes_are_there() -> None:
+    ours = {
+        "_checkHandshakeStatus", "_flushReceiveBIO", "_flushSendBIO", "_shutdownTLS", "_tlsShutdownFinished", "_write",
+    }  # fmt: skip
+    own = vars(TLSMemoryBIOProtocol)
+    assert ours | {"abortConnection", "dataReceived", "loseConnection", "makeConnection"} <= own.keys()
+    assert "loseWriteConnection" not in own
+    assert (own["_handshakeDone"], own["_lostTLSConnection"], own["_aborted"]) == (False, False, False)
+    # What else there is must not have a way of its own to the records, or to an end.
+    assert {name for name in own if not name.startswith("__")} - ours == {
+        "_aborted", "_bufferedWrite", "_handshakeDone", "_lostTLSConnection", "_producer", "_reason",
+        "_unbufferPendingWrites", "abortConnection", "connectionLost", "dataReceived", "failVerification",
+        "getHandle", "getPeerCertificate", "loseConnection", "makeConnection", "negotiatedProtocol",
+        "registerProducer", "unregisterProducer", "write", "writeSequence",
+    }  # fmt: skip
