@@ -14,7 +14,7 @@ import orjson
 
 from txgateway import __version__
 from txgateway.config import Configuration, ConfigurationError, Problem, load
-from txgateway.pipeline import check_resources
+from txgateway.resources import check_resources
 
 #: Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
 EX_CONFIG: Final = 78

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +15,7 @@ from attrs import define
 from twisted.web.resource import IResource
 
 from txgateway.answers import FixedResponse, HttpsRedirect, Mounted, Redirect
-from txgateway.config import Configuration, ConfigurationError, Problem, Route
+from txgateway.config import Configuration, Route
 from txgateway.config import Cors as CorsSettings
 from txgateway.cors import CorsPolicy
 from txgateway.errors import GatewayError, InternalError
@@ -40,6 +39,7 @@ from txgateway.middleware.transform import HeaderTransform, PathTransform
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource, Share, SplitResource
 from txgateway.ratelimit import Limit
+from txgateway.resources import load_resource
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.security import Security
 from txgateway.transport.wheel import TimerWheel
@@ -362,43 +362,6 @@ def _end(route: Route, parts: Collaborators) -> Inner:
 
 def _rule(route: Route) -> RouteRule:
     return RouteRule(route.name, route.hosts, route.path, route.methods, route.headers)
-
-
-def load_resource(name: str) -> IResource:
-    """The resource that ``package.module:attribute`` names.
-
-    Raises:
-        ImportError: there is no such module or attribute.
-        TypeError: it is no IResource.
-    """
-    module_name, _, attribute = name.partition(":")
-    module = import_module(module_name)
-    try:
-        resource = getattr(module, attribute)
-    except AttributeError as exc:
-        raise ImportError(f"module {module_name!r} has no {attribute!r}") from exc
-    if not IResource.providedBy(resource):
-        raise TypeError(f"{name} is not a twisted.web IResource")
-    return resource
-
-
-def check_resources(configuration: Configuration) -> None:
-    """Import every mounted resource, so that a bad name is told before anything listens.
-
-    Raises:
-        ConfigurationError: one problem for each that cannot be imported or is no resource.
-    """
-    problems = []
-    for index, route in enumerate(configuration.routes):
-        if route.resource is None:
-            continue
-        try:
-            load_resource(route.resource)
-        except Exception as exc:  # noqa: BLE001 -- importing runs other people's code
-            message = f"expected package.module:name of a twisted.web IResource: {type(exc).__name__}: {exc}"
-            problems.append(Problem(f"routes[{index}].resource", repr(route.resource), message))
-    if problems:
-        raise ConfigurationError(problems)
 
 
 def random_ids(random_bytes: Callable[[int], bytes] = os.urandom) -> Callable[[], str]:

@@ -31,7 +31,7 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
-    from txgateway.pipeline import check_resources
+    from txgateway.resources import check_resources
 
     try:
         configuration = load(os.environ)

@@ -137,7 +137,9 @@ def test_total_time_that_ends_first_is_deadline_exceeded_without_a_retry() -> No
     assert gateway.attempts == 1
 
 
-@pytest.mark.parametrize(("times", "reason"), [("TIMEOUT_PER_TRY", "UPSTREAM_TIMEOUT"), ("TIMEOUT_TOTAL", "DEADLINE_EXCEEDED")])
+@pytest.mark.parametrize(
+    ("times", "reason"), [("TIMEOUT_PER_TRY", "UPSTREAM_TIMEOUT"), ("TIMEOUT_TOTAL", "DEADLINE_EXCEEDED")]
+)
 def test_target_that_does_not_read_a_whole_body_gets_no_more_time(times: str, reason: str) -> None:
     gateway = RetryingGateway(2, **{times: "2s"}, RETRY_MAX_BODY="1MiB", RETRY_MAX_ATTEMPTS="2")
     for name in ("one", "two"):
