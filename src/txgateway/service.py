@@ -32,6 +32,7 @@ from txgateway.config import Configuration
 from txgateway.config.listener_tls import ListenerTlsError, has_certificate
 from txgateway.config.settings import variable_name
 from txgateway.config.syntax import PLAIN_SUFFIX
+from txgateway.drain import Drain
 from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.pipeline import Collaborators, Pipeline, random_ids
@@ -194,6 +195,15 @@ class GatewayService(Service):
             self.metrics,
         )
         self._listen_for_traffic()
+        self.drain = Drain(
+            self.reactor,
+            settings.drain_delay_s,
+            settings.drain_timeout_s,
+            lambda: self.factory.connections,
+            self._begin_drain,
+            self._stop_accepting,
+            self.reactor.stop,
+        )
         if settings.admin_port:
             site = admin_site(
                 admin_host=settings.admin_host,
@@ -212,6 +222,9 @@ class GatewayService(Service):
         tried: Deferred[Any] = DeferredList([self.security.start(), self.upstreams.start()])
         tried.addTimeout(MAX_STARTING_S, self.reactor).addErrback(lambda failure: failure.trap(TimeoutError))
         tried.addCallback(self._ready)
+        # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.reactor.callFromThread(self.drain.start))
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -307,6 +320,15 @@ class GatewayService(Service):
             )
 
     # --- stop ---------------------------------------------------------------------------------------------------
+
+    def _begin_drain(self) -> None:
+        self.readiness.draining()
+        self.factory.draining = getattr(self, "redirects", self.factory).draining = True
+
+    def _stop_accepting(self) -> None:
+        ports, self.ports = self.ports, []
+        for port in ports:
+            maybeDeferred(port.stopListening)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, close connections, free everything; fires when the ports are closed."""

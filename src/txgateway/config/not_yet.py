@@ -10,7 +10,7 @@ from typing import Final
 
 #: Set, these have no effect, and a warning says so.
 WITHOUT_EFFECT: Final = frozenset({
-    "drain_delay", "drain_timeout", "http2", "middlewares", "workers",
+    "http2", "middlewares", "workers",
 })  # fmt: skip
 
 #: Set, these are refused: traffic would be less protected, or go elsewhere, than they say.
@@ -21,7 +21,7 @@ REFUSED_SCHEMES: Final = frozenset({"h2c"})
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
 _ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "drain_delay": 0.0, "http2": False, "workers": 1,
+    "http2": False, "workers": 1,
 }  # fmt: skip
 
 WARNING: Final = "this version does not implement it yet; it has no effect"

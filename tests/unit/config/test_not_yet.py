@@ -16,8 +16,6 @@ DEMO = {"GATEWAY_BACKEND_TARGET": "demo"}
     ("name", "value"),
     [
         ("GATEWAY_WORKERS", "auto"),
-        ("GATEWAY_DRAIN_DELAY", "1s"),
-        ("GATEWAY_DRAIN_TIMEOUT", "25s"),
         ("GATEWAY_MIDDLEWARES", "a:b"),
     ],
 )
