@@ -35,6 +35,7 @@ class Model:
         self.failed_probes = 0  # since it was closed last
         self.opened_at = 0.0
         self.is_recovered = False
+        self.probed_at = -math.inf  # by a probe that bars others; counts while it is half-open
 
     def row(self) -> int:
         """Failures since the last success."""
@@ -125,7 +126,7 @@ class BreakerMachine(RuleBasedStateMachine):
         is_probe = self.breaker.admit(self.now)
         assert is_probe == (was is not CLOSED)
         if is_probe:
-            self.model.state = HALF_OPEN
+            self.model.state, self.model.probed_at = HALF_OPEN, self.now
         self.must_tell(*([(HALF_OPEN, "probe begins")] if was is OPEN else []))
         self.under_way.append(is_probe)
 
@@ -140,10 +141,11 @@ class BreakerMachine(RuleBasedStateMachine):
             self.breaker.succeeded(self.now, is_probe=is_probe)
         else:
             self.breaker.failed(self.now, is_probe=is_probe, why="reset")
-        if is_probe and ok:
+        is_decisive = is_probe and model.state is HALF_OPEN
+        if is_decisive and ok:
             self.must_tell((CLOSED, "probe succeeded"))
             self.model = Model(model.numbers)
-        elif is_probe:
+        elif is_decisive:
             self.must_tell((OPEN, "probe failed: reset"))
             model.failed_probes += 1
             self.opens()
@@ -179,7 +181,9 @@ class BreakerMachine(RuleBasedStateMachine):
         is_probe = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
         self.breaker.cancelled(is_probe=is_probe)
         self.must_tell()
-        assert not is_probe or self.breaker.allows(self.now)
+        if is_probe:
+            self.model.probed_at = -math.inf
+            assert self.breaker.allows(self.now) or self.model.state is OPEN
 
     @rule(chance=st.integers(0, 3))
     def check_finds_it_well(self, chance: int) -> None:
@@ -207,13 +211,13 @@ class BreakerMachine(RuleBasedStateMachine):
             assert bool(self.breaker.state) == (self.model.state is not CLOSED)
 
     @invariant()
-    def at_most_one_probe_is_out_and_none_is_forgotten(self) -> None:
+    def probe_bars_others_until_it_ends_or_for_the_open_time(self) -> None:
         if not hasattr(self, "model"):
             return
-        probes = self.under_way.count(True)
-        assert probes <= (self.model.state is HALF_OPEN)
-        if self.model.state is HALF_OPEN:
-            assert self.breaker.allows(self.now) == (probes == 0)
+        model = self.model
+        if model.state is HALF_OPEN:
+            assert self.breaker.allows(self.now) == (self.now >= model.probed_at + model.numbers.open_for_s)
+            assert self.breaker.allows(self.now) or True in self.under_way
 
     @invariant()
     def open_time_is_as_configured_or_up_to_a_tenth_less(self) -> None:

@@ -69,6 +69,7 @@ class Attempts:
         self._retries: Retries | None = None
         self._sent: SentBody | None = None
         self._is_waiting = False
+        self._replayed = False
         self._is_committed = False
         self._blocked_by_target = False
         self._unsent = 0
@@ -100,7 +101,6 @@ class Attempts:
         if retries is not None:
             retries.tried.append(target)
         self._is_probe = target.begin(now)
-        self._replayed = False
         self._sent_at = now
         if not request.body_complete:  # the total time begins with the body's end
             self._total_deadline = now + self._route.total_s

@@ -43,10 +43,12 @@ class CircuitBreaker:
     ``ratio`` or more of at least ``min_requests`` outcomes. *Open*, it lets nothing through for ``open_for_s``, or a
     little less: chance takes up to a tenth, so that many gateways do not probe at the same time. Then one attempt, the
     probe, makes it *half-open*. If the probe succeeds, the breaker closes and has forgotten everything. If it fails, it
-    opens for twice as long as the last time, up to :data:`MAX_OPEN_S`.
+    opens for twice as long as the last time, up to :data:`MAX_OPEN_S`. A probe that has not ended after ``open_for_s``
+    (its client may be slow) bars no other: then there is one more, and the first that ends decides.
 
     Each attempt that was admitted ends with exactly one of :meth:`succeeded`, :meth:`failed` and :meth:`cancelled`.
-    One that is no probe and ends while the breaker is not closed changes nothing: it began before.
+    One that is no probe and ends while the breaker is not closed changes nothing: it began before. A probe that ends
+    when the breaker is no longer half-open is no more than that.
 
     Times are clock seconds that do not go back.
 
@@ -60,8 +62,8 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_chance", "_failures", "_in_a_row", "_is_probing", "_open_s", "_open_until", "_settings", "_successes",
-        "on_change", "state",
+        "_chance", "_failures", "_in_a_row", "_is_probing", "_open_s", "_open_until", "_probing_until", "_settings",
+        "_successes", "on_change", "state",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +79,7 @@ class CircuitBreaker:
         self._open_s = settings.open_for_s  # of this opening, or the next one if it is closed; before chance
         self._open_until = 0.0
         self._is_probing = False  # counts while it is half-open; never set while it is closed
+        self._probing_until = 0.0  # then the probe is not waited for any longer
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.state.label}, {self._in_a_row} failures in a row>"
@@ -91,7 +94,7 @@ class CircuitBreaker:
         """Whether an attempt may be made."""
         if self.state is BreakerState.OPEN:
             return now >= self._open_until
-        return not self._is_probing
+        return not self._is_probing or now >= self._probing_until
 
     def wait_s(self, now: float) -> float:
         """Seconds until a probe may be made; 0.0 if it may be made now, or one is under way."""
@@ -101,11 +104,12 @@ class CircuitBreaker:
         """An attempt begins.
 
         Returns:
-            whether it is the probe. An attempt that is made although :meth:`allows` said no is none.
+            whether it is a probe. An attempt that is made although :meth:`allows` said no is none.
         """
         if not self.state or not self.allows(now):
             return False
         self._is_probing = True
+        self._probing_until = now + self._settings.open_for_s
         if self.state is BreakerState.OPEN:
             self._change(BreakerState.HALF_OPEN, "probe begins")
         return True
@@ -115,7 +119,7 @@ class CircuitBreaker:
         if not self.state:
             self._in_a_row = 0
             self._successes.add(now)
-        elif is_probe:
+        elif is_probe and self.state is BreakerState.HALF_OPEN:
             self._close()
 
     def failed(self, now: float, *, is_probe: bool = False, why: str = "") -> None:
@@ -127,7 +131,7 @@ class CircuitBreaker:
             why: a fixed word for it, told if the probe failed.
         """
         if self.state:
-            if is_probe:
+            if is_probe and self.state is BreakerState.HALF_OPEN:
                 longest = max(MAX_OPEN_S, self._settings.open_for_s)
                 self._open_s = min(self._open_s * 2, longest)
                 self._open(now, f"probe failed: {why}" if why else "probe failed")

@@ -154,19 +154,20 @@ def test_free_replay_counts_for_nothing(attempts: str) -> None:
     assert (gateway.outcomes, gateway.outcomes_of("one")) == ({}, {"ok": 6})
 
 
-def test_replay_that_fails_too_counts_once_and_may_be_tried_again() -> None:
-    gateway = RetryingGateway(2, RETRY_MAX_ATTEMPTS="2", BREAKER_FAILURES="2")
+def test_replay_that_fails_too_counts_once_and_is_the_only_one() -> None:
+    gateway = RetryingGateway(2, RETRY_MAX_ATTEMPTS="3", BREAKER_FAILURES="3")
     for name in ("one", "two"):
         exchange(gateway, b"200 OK", name)
     client = gateway.get()
     gateway.at("one").end()
     gateway.at("one").end()
     assert (gateway.state_of("one"), gateway.loads) == (CLOSED, [0, 1])
-    gateway.at("two").end()  # reused, too: this attempt has a replay of its own
-    gateway.at("two").answer()
+    gateway.at("two").end()  # reused, too, but the request has had its replay
+    assert gateway.loads == [1, 0]
+    gateway.at("one").answer()
     assert answered(client) == (200, b"ok")
-    assert (gateway.attempts, gateway.outcomes) == (4, {"success": 1})
-    assert [gateway.outcomes_of(name) for name in ("one", "two")] == [{"ok": 1, "error": 1}, {"ok": 2}]
+    assert (gateway.attempts, gateway.outcomes) == (4, {"failure": 1, "success": 1})
+    assert [gateway.outcomes_of(name) for name in ("one", "two")] == [{"ok": 2, "error": 1}, {"ok": 1, "error": 1}]
 
 
 # --- what open ones do ------------------------------------------------------------------------------------------------

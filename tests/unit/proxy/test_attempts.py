@@ -144,6 +144,26 @@ def test_methods_may_be_configured() -> None:
     assert problem(client) == (502, "UPSTREAM_RESET")
 
 
+@pytest.mark.parametrize(("methods", "is_repeated"), [("GET", False), ("GET,DELETE", True)])
+def test_replay_that_cannot_connect_was_sent_before(methods: str, is_repeated: bool) -> None:
+    gateway = RetryingGateway(2, RETRY_METHODS=methods)
+    gateway.get()
+    gateway.at("one").answer()
+    gateway.get()
+    gateway.at("two").answer()
+    client = gateway.get(method=b"DELETE")
+    assert b"DELETE" in gateway.at("one").received()
+    gateway.dialer_of("one").fails = True
+    gateway.at("one").reset()
+    assert (b"DELETE" in gateway.at("two").received()) is is_repeated
+    if is_repeated:
+        gateway.at("two").answer()
+        assert answered(client) == (200, b"ok")
+    else:
+        assert problem(client) == (502, "UPSTREAM_CONNECT_FAILED")
+    gateway.assert_clean()
+
+
 @pytest.mark.parametrize(
     ("on", "again"), [("429", {429}), ("5xx", {500, 501, 502, 503, 504, 599}), ("reset", set()), ("503", {503})]
 )

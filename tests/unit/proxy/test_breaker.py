@@ -232,7 +232,7 @@ def test_one_probe_is_let_through_and_its_success_closes() -> None:
     bench.open(100.0)
     bench.probe(130.0)
     assert bench.breaker.state is bench.breaker.state_at(1e9) is HALF_OPEN
-    assert not bench.breaker.allows(1e9)
+    assert not bench.breaker.allows(159.0)
     assert bench.breaker.wait_s(130.0) == 0.0
     bench.breaker.succeeded(131.0, is_probe=True)
     assert bench.breaker.state is CLOSED
@@ -263,6 +263,37 @@ def test_cancelled_probe_frees_its_slot() -> None:
     assert not bench.breaker.allows(130.0)
     bench.breaker.succeeded(130.0, is_probe=True)
     assert bench.told == [(HALF_OPEN, "probe begins"), (CLOSED, "probe succeeded")]
+
+
+def test_probe_that_does_not_end_bars_no_other() -> None:
+    bench = Bench()
+    bench.open(100.0)
+    bench.probe(130.0)
+    assert not bench.breaker.admit(159.9)
+    bench.probe(160.0)
+    assert not bench.breaker.admit(189.9)
+    bench.breaker.succeeded(161.0, is_probe=True)
+    assert bench.told == [(HALF_OPEN, "probe begins"), (CLOSED, "probe succeeded")]
+    bench.fail(170.0, 2)
+    bench.breaker.succeeded(170.0, is_probe=True)  # the first one, at last
+    bench.fail(170.0, 2)
+    assert bench.breaker.state is CLOSED
+    assert len(bench.told) == 2
+
+
+@pytest.mark.parametrize("is_ok", [False, True])
+def test_late_end_of_a_probe_changes_nothing_about_an_open_breaker(is_ok: bool) -> None:
+    bench = Bench()
+    bench.open(100.0)
+    bench.probe(130.0)
+    bench.probe(160.0)
+    bench.breaker.failed(160.0, is_probe=True)
+    if is_ok:
+        bench.breaker.succeeded(170.0, is_probe=True)
+    else:
+        bench.breaker.failed(170.0, is_probe=True)
+    assert bench.breaker.state is OPEN
+    assert bench.breaker.wait_s(170.0) == 50.0
 
 
 def test_attempt_made_against_its_word_is_no_probe() -> None:
