@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from io import BytesIO
 
 from twisted.web.http import Request as HTTPRequest
@@ -161,7 +162,8 @@ def _json(members: Mapping[str, object]) -> tuple[bytes, bytes]:
 
 
 def _refuse(request: Request, status: int, text: str) -> bytes:
-    request.setResponseCode(status)
+    # twisted.web has no words for 421.
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     content_type, body = _json({"status": status, "detail": text})
     request.setHeader(b"Content-Type", content_type)
     request.setHeader(b"Content-Length", b"%d" % len(body))

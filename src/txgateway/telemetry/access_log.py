@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txgateway.errors import GatewayError
 from txgateway.telemetry.lines import json_line, text_line, timestamp
-from txgateway.telemetry.redaction import scrub
+from txgateway.telemetry.redaction import scrub, without_fragment
 from txgateway.telemetry.sink import LogSink
 
 #: How long a line waits for others to be written with it, and how many bytes of them may wait.
@@ -134,7 +134,7 @@ def _fields(request: FinishedRequest, epoch: float) -> dict[str, object]:
         "client_ip": request.client_ip,
         "method": _texts[request.method],
         "host": _texts[request.host],
-        "path": _texts[request.path],
+        "path": _texts[without_fragment(request.path)] if request.path else None,
         "protocol": _texts[request.clientproto],
         "status": status,
         "reason": request.reason,

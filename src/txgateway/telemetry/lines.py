@@ -68,7 +68,12 @@ def _escaped(text: str) -> str:
 def _value(value: object) -> str:
     if value is None:
         return "-"
-    text = _escaped(value if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False))
-    if isinstance(value, str) and (text in {"", "-"} or any(character in text for character in ' "=')):
+    if not isinstance(value, str):
+        text = json.dumps(value, default=repr, ensure_ascii=False)
+        # Still JSON: another escaping around it would end its strings elsewhere.
+        return text if text.isprintable() else json.dumps(value, default=repr).replace("\x7f", "\\u007f")
+    # A backslash is always two, so that one in front of a quote cannot end the value.
+    text = value.replace("\\", "\\\\") if value.isprintable() else _escaped(value)
+    if text in {"", "-"} or any(character in text for character in ' "='):
         return '"' + text.replace('"', '\\"') + '"'
     return text

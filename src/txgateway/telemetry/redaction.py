@@ -80,6 +80,11 @@ def scrub(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
+def without_fragment(path: bytes) -> bytes:
+    """A request's path as it may be shown: what follows a ``#``, which no client should send, can be a token."""
+    return path.partition(b"#")[0] if b"#" in path else path
+
+
 def redacted(name: str, value: object, depth: int = 0) -> object:
     """``value`` as plain JSON data that is safe to log under ``name``.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
+from txgateway.telemetry.redaction import without_fragment
 from txgateway.telemetry.span_maker import NOWHERE, Attributes, Peer, SpanMaker, parent_context, trace_state
 from txgateway.telemetry.trace_context import Parent
 
@@ -177,6 +178,8 @@ class SampledTrace:
             attributes["error.type"] = str(status)
         for phase, spent_ms in (request.phases or {}).items():
             attributes[f"txgateway.timing.{phase}"] = spent_ms
+        # An answer that broke off is an error whatever its status said; a client that left is not.
+        is_error = status >= 500 or (request.error is not None and request.error.status >= 500)
         parent, context = self._parent, NOWHERE
         if parent is not None and parent.trace_id:
             context = parent_context(self._trace, parent.span_id, self._flags, self._state, is_remote=True)
@@ -188,14 +191,14 @@ class SampledTrace:
             SpanKind.SERVER,
             attributes,
             (self._epoch + request.started_at, self._epoch + request.ended_at),
-            is_error=status >= 500,
+            is_error=is_error,
         )
 
 
 def _add_request(attributes: Attributes, request: GatewayRequest) -> None:
     """What a request tells of itself; without its query, which may hold secrets."""
     if request.path:
-        attributes["url.path"] = _text(request.path)
+        attributes["url.path"] = _text(without_fragment(request.path))
     scheme: bytes = request.channel.scheme
     forwarded: Any = getattr(request, "forwarded", None)
     if forwarded is not None:

@@ -31,10 +31,12 @@ RANDOM: Final = 2
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-#: Section 3.3.1.3.1: keys of level 2, of which those of level 1, with and without a tenant, are a part; and section
-#: 3.3.1.3.2: values, which do not end in a space.
+#: Section 3.3.1.3.1: keys, which may begin with a digit as level 2 has it, and with ``@`` are a tenant's and a system's
+#: as level 1 has it (level 2 would take it for any other character, at which a receiver of level 1 would drop all); and
+#: section 3.3.1.3.2: values, which do not end in a space.
 _STATE_MEMBER: Final = re.compile(
-    rb"([a-z0-9][a-z0-9_*/@-]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+    rb"([a-z0-9][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    rb"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 #: W3C Baggage section 3.3.1. Possessive, so linear.
 _BAGGAGE_MEMBER: Final = re.compile(

@@ -174,6 +174,13 @@ async def test_on_loopback_a_name_of_somebody_else_is_refused(serve: ServeAdmin)
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_refusal_says_in_words_what_it_is(serve: ServeAdmin) -> None:
+    client = await serve("127.0.0.1")
+    answer = await client.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+
+
+@pytest_twisted.ensureDeferred
 async def test_two_hosts_are_refused(serve: ServeAdmin) -> None:
     client = await serve("0.0.0.0")
     assert (await client.ask(b"/config", extra=b"Host: localhost\r\n")).status == 421

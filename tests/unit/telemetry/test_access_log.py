@@ -159,6 +159,16 @@ def test_bytes_that_are_no_text_do_not_break_a_line() -> None:
     assert second["path"] == "/a"
 
 
+@pytest.mark.parametrize(
+    ("path", "told"), [(b"/a#access_token=1", "/a"), (b"#access_token=1", None), (b"/%23", "/%23")]
+)
+def test_a_fragment_is_not_told(path: bytes, told: str | None) -> None:
+    log, lines, _ = make()
+    log.record(Finished(path=path))
+    log.flush()
+    assert json.loads(lines.puts[0])["path"] == told
+
+
 def test_a_request_without_a_head_has_nulls() -> None:
     log, lines, _ = make()
     log.record(

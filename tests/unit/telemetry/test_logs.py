@@ -152,6 +152,21 @@ def test_text_has_the_same_fields_and_cannot_be_forged(stream: Stream) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('x\\" status=200', '"x\\\\\\" status=200"'),
+        ("a\\nb", "a\\\\nb"),
+        ("a\nb", "a\\nb"),
+        ("\\", "\\\\"),
+        (['x\\" y=1'], '["x\\\\\\" y=1"]'),
+        (['\u2028\x7f" y=1'], '["\\u2028\\u007f\\" y=1"]'),
+    ],
+)
+def test_a_value_of_text_ends_where_it_seems_to(value: object, shown: str) -> None:
+    assert text_line({"ts": "T", "level": "INFO", "event": "e", "v": value}) == f"T INFO  e v={shown}\n".encode()
+
+
 def test_text_prints_a_traceback_indented() -> None:
     fields = {"ts": "T", "level": "ERROR", "event": "e", "message": "m", "traceback": "a\n  b\x07\n"}
     assert text_line(fields) == b"T ERROR e: m\n    a\n      b\\x07\n"

@@ -151,9 +151,7 @@ MANY = [b"bar%02d=%02d" % (number, number) for number in range(1, 34)]
         ([b"foo=1", b"z" * 256 + b"=1"], b"foo=1," + b"z" * 256 + b"=1"),
         ([b"foo=1", b"t" * 241 + b"@" + b"v" * 14 + b"=1"], b"foo=1," + b"t" * 241 + b"@" + b"v" * 14 + b"=1"),
         ([b"foo=" + b"x" * 256], b"foo=" + b"x" * 256),
-        # Level 2 lets a key begin with a digit, and takes @ for any other character.
-        ([b"0foo=1"], b"0foo=1"),
-        ([b"foo@=1,foo@bar@baz=2"], b"foo@=1,foo@bar@baz=2"),
+        ([b"0foo=1,0t@s=2"], b"0foo=1,0t@s=2"),
         ([b",".join(MANY[:32])], b",".join(MANY[:32])),
     ],
 )
@@ -174,6 +172,12 @@ def test_tracestate_that_is_passed_on(lines: list[bytes], passed: bytes) -> None
         [b"FOO=1"],
         [b"foo.bar=1"],
         [b"@foo=1,bar=2"],
+        [b"foo@=1,bar=2"],
+        [b"foo@@bar=1,bar=2"],
+        [b"foo@bar@baz=1,bar=2"],
+        [b"foo@0bar=1"],
+        [b"foo=1", b"t" * 242 + b"@v=1"],
+        [b"foo=1", b"t@" + b"v" * 15 + b"=1"],
         [b"_foo=1"],
         [b"foo"],
         [b"=1"],

@@ -406,7 +406,7 @@ def test_an_attempt_without_an_answer_has_no_status_of_the_one_before() -> None:
     assert [attributes(attempt).get("http.response.status_code") for attempt in attempts] == [503, None, 200]
 
 
-def test_an_answer_that_breaks_off_is_an_error_of_the_attempt() -> None:
+def test_an_answer_that_breaks_off_is_an_error_of_both_whatever_its_status() -> None:
     gateway = traced()
     gateway.get()
     gateway.target.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -414,7 +414,7 @@ def test_an_answer_that_breaks_off_is_an_error_of_the_attempt() -> None:
     (attempt,), own = spans(gateway)
     assert attributes(attempt)["http.response.status_code"] == attributes(own)["http.response.status_code"] == 200
     assert attributes(attempt)["error.type"] == attributes(own)["error.type"] == gateway.log[0].reason
-    assert (attempt.status.status_code, own.status.status_code) == (StatusCode.ERROR, StatusCode.UNSET)
+    assert (attempt.status.status_code, own.status.status_code) == (StatusCode.ERROR, StatusCode.ERROR)
 
 
 def test_a_client_that_leaves_was_told_no_status() -> None:
@@ -423,6 +423,24 @@ def test_a_client_that_leaves_was_told_no_status() -> None:
     (attempt,), own = spans(gateway)
     assert attributes(attempt)["error.type"] == attributes(own)["error.type"] == "CLIENT_GONE"
     assert "http.response.status_code" not in attributes(own)
+    assert own.status.status_code is StatusCode.UNSET
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_answer_is_no_error_of_ours() -> None:
+    gateway = traced()
+    client = gateway.get()
+    gateway.target.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    client.leave()
+    _, own = spans(gateway)
+    assert attributes(own)["error.type"] == "CLIENT_GONE"
+    assert own.status.status_code is StatusCode.UNSET
+
+
+def test_a_fragment_is_not_told() -> None:
+    gateway = traced()
+    assert gateway.get(b"/a#access_token=1").response().status == 400
+    _, own = spans(gateway)
+    assert attributes(own)["url.path"] == "/a"
 
 
 def test_a_tunnels_spans_end_with_it() -> None:
