@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+# What stands before the first field is the event's name in the log.
+_HEALTH = "target health: {target} of backend {backend} is {state}: {why}"
+_BREAKER = "breaker: {target} of backend {backend} is {state}: {why}"
 #: Least share of its weight that a target gets while it starts slowly.
 SLOW_START_FLOOR = 0.1
 
@@ -129,7 +132,7 @@ class Backend:
         if before is health:
             return
         if before is not Health.UNKNOWN or health is not Health.HEALTHY:
-            self._tell("target", target, health.value, why, is_bad=health is Health.UNHEALTHY)
+            self._tell(_HEALTH, target, health.value, why, is_bad=health is Health.UNHEALTHY)
         if before is Health.UNHEALTHY:
             self._returned(target)
             target.breaker.recover(self._seconds())
@@ -137,23 +140,16 @@ class Backend:
 
     def _watcher(self, target: Target) -> Callable[[BreakerState, str], None]:
         def changed(state: BreakerState, why: str) -> None:
-            self._tell("breaker of target", target, state.label, why, is_bad=state is BreakerState.OPEN)
+            self._tell(_BREAKER, target, state.label, why, is_bad=state is BreakerState.OPEN)
             if state is BreakerState.CLOSED:
                 self._returned(target)
             self._review()
 
         return changed
 
-    def _tell(self, what: str, target: Target, state: str, why: str, *, is_bad: bool) -> None:
+    def _tell(self, text: str, target: Target, state: str, why: str, *, is_bad: bool) -> None:
         write = _log.warn if is_bad else _log.info
-        write(
-            "{what} {target} of backend {backend} is {state}: {why}",
-            what=what,
-            target=target.address,
-            backend=self.name,
-            state=state,
-            why=why,
-        )
+        write(text, target=target.address, backend=self.name, state=state, why=why)
 
     def _returned(self, target: Target) -> None:
         if self.settings.slow_start_s:

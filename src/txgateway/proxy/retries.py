@@ -47,7 +47,8 @@ class Retries:
         """Tell that a retry is not made because the body is gone."""
         self._route.backend.retries.count("body_too_large")
         _log.info(
-            "not retried: more of the request body was sent than retry.max_body keeps",
+            "not retried: {why}",
+            why="more of the request body was sent than retry.max_body keeps",
             request_id=request.request_id,
             route=request.route_name,
         )

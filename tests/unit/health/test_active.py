@@ -52,8 +52,8 @@ def test_results_in_a_row_change_the_state_and_every_result_is_told() -> None:
         case.wait(4)
         assert case.health == ["healthy", "healthy"]
     assert lines == [
-        ("warn", "target t1:81 of backend b is unhealthy: connect refused"),
-        ("info", "target t1:81 of backend b is healthy: connected"),
+        ("warn", "target health: t1:81 of backend b is unhealthy: connect refused"),
+        ("info", "target health: t1:81 of backend b is healthy: connected"),
     ]
     ill = [why for target, _, why in case.backend.told if target is case.targets[1]]
     assert ill == ["connected"] + ["connect refused"] * 3 + ["connected"] * 2

@@ -49,7 +49,7 @@ def test_five_faults_in_a_row_open_it(status: bytes) -> None:
         assert (gateway.state_of("one"), lines) == (CLOSED, [])
         exchange(gateway, status)
     assert gateway.state_of("one") is OPEN
-    assert lines == [("warn", "breaker of target one:80 of backend b is open: 5 failures in a row")]
+    assert lines == [("warn", "breaker: one:80 of backend b is open: 5 failures in a row")]
     assert gateway.outcomes_of("one") == {"error": 5}
 
 
