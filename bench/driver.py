@@ -144,7 +144,8 @@ def build(
     from twisted.internet.task import Clock
 
     from txgateway.config import load
-    from txgateway.pipeline import Collaborators, Pipeline, random_ids
+    from txgateway.ids import random_ids
+    from txgateway.pipeline import Collaborators, Pipeline
     from txgateway.proxy.backend import Backend
     from txgateway.proxy.breaker import CircuitBreaker
     from txgateway.proxy.pool import ConnectionPool
@@ -185,7 +186,7 @@ def build(
             tallies=metrics.rate_limit,
             access_log=log if configuration.settings.access_log else None,
             probes={},
-            new_request_id=random_ids(),
+            new_request_id=random_ids(16),
             tracing=tracing,
         ),
     )

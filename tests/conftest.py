@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import trustme
 from hypothesis import settings
 from twisted.internet.posixbase import PosixReactorBase
 
@@ -12,6 +13,12 @@ from twisted.internet.posixbase import PosixReactorBase
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, print_blob=True)
 settings.register_profile("deep", deadline=None, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Issues a module's certificates."""
+    return trustme.CA()
 
 
 @pytest.fixture(scope="session")

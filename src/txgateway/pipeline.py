@@ -5,8 +5,7 @@ Built once from a configuration; at request time nothing is looked up that could
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,9 +57,6 @@ class Tally(Protocol):
 
 
 Decorator = Callable[[Inner], Inner]
-
-_ID_BYTES = 16
-_IDS_AT_ONCE = 256
 
 
 @define
@@ -362,22 +358,3 @@ def _end(route: Route, parts: Collaborators) -> Inner:
 
 def _rule(route: Route) -> RouteRule:
     return RouteRule(route.name, route.hosts, route.path, route.methods, route.headers)
-
-
-def random_ids(random_bytes: Callable[[int], bytes] = os.urandom) -> Callable[[], str]:
-    """A maker of 32-digit hexadecimal request ids that nobody can guess.
-
-    Args:
-        random_bytes: a source fit for secrets; asked for a few hundred ids at a time, which makes one cost little.
-    """
-    ids: Iterator[str] = iter(())
-
-    def new_id() -> str:
-        nonlocal ids
-        for request_id in ids:
-            return request_id
-        digits = random_bytes(_ID_BYTES * _IDS_AT_ONCE).hex()
-        ids = iter([digits[start : start + 2 * _ID_BYTES] for start in range(0, len(digits), 2 * _ID_BYTES)])
-        return next(ids)
-
-    return new_id

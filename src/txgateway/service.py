@@ -35,7 +35,8 @@ from txgateway.config.syntax import PLAIN_SUFFIX
 from txgateway.drain import Drain
 from txgateway.errors import Draining
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
-from txgateway.pipeline import Collaborators, Pipeline, random_ids
+from txgateway.ids import random_ids
+from txgateway.pipeline import Collaborators, Pipeline
 from txgateway.proxy.agent import PoolAgent
 from txgateway.proxy.build import build_issuer
 from txgateway.request import GatewayRequest
@@ -58,6 +59,7 @@ _log = Logger()
 BACKLOG = 1024
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 _SPARE_DESCRIPTORS = 256
+REQUEST_ID_BYTES = 16
 _LOG_FLUSH_S = 2.0
 #: How long the gateway calls itself not ready because first checks and downloads are under way.
 MAX_STARTING_S = 10.0
@@ -110,6 +112,7 @@ class GatewayService(Service):
         )
         self.tracing: Tracing | None = None
         self.ports: list[IListeningPort] = []
+        self._factories: list[Http1ServerFactory] = []  # of clients' connections, which they share
         self._internal_ports: list[IListeningPort] = []
         self.overview = Overview(
             reactor,
@@ -172,7 +175,7 @@ class GatewayService(Service):
                 tallies=self.metrics.rate_limit,
                 access_log=self.access_log if settings.access_log else None,
                 probes=probes,
-                new_request_id=random_ids(),
+                new_request_id=random_ids(REQUEST_ID_BYTES),
                 tracing=self.tracing,
                 https_port=lambda: self._https_port,
             ),
@@ -194,6 +197,7 @@ class GatewayService(Service):
             time.time,
             self.metrics,
         )
+        self._factories.append(self.factory)
         self._listen_for_traffic()
         self.drain = Drain(
             self.reactor,
@@ -263,8 +267,9 @@ class GatewayService(Service):
             if factory is tls:
                 self._https_port = self._https_port or getattr(port.getHost(), "port", 0)
         if settings.redirect_port is not None:
-            self.redirects = self.factory.with_dispatch(self.pipeline.redirect)
-            self.ports.append(self._listen(_tcp(settings.host, settings.redirect_port), self.redirects, "redirect"))
+            redirects = self.factory.with_dispatch(self.pipeline.redirect)
+            self._factories.append(redirects)
+            self.ports.append(self._listen(_tcp(settings.host, settings.redirect_port), redirects, "redirect"))
 
     def _tls_factory(self) -> TlsServerFactory | None:
         certificates = self.certificates
@@ -323,7 +328,8 @@ class GatewayService(Service):
 
     def _begin_drain(self) -> None:
         self.readiness.draining()
-        self.factory.draining = getattr(self, "redirects", self.factory).draining = True
+        for factory in self._factories:
+            factory.draining = True
 
     def _stop_accepting(self) -> None:
         ports, self.ports = self.ports, []
@@ -333,15 +339,12 @@ class GatewayService(Service):
     def stopService(self) -> Deferred[Any]:
         """Stop listening, close connections, free everything; fires when the ports are closed."""
         super().stopService()
-        self.readiness.draining()
+        self._begin_drain()
         self.overview.history.stop()
         if self.certificates is not None:
             self.certificates.stop()
-        factory = getattr(self, "factory", None)
-        if factory is not None:
-            factory.draining = getattr(self, "redirects", factory).draining = True
-            for connection in list(factory.connections):
-                connection.shut_down(Draining())
+        for connection in list(self._factories[0].connections) if self._factories else ():
+            connection.shut_down(Draining())
         upstreams = getattr(self, "upstreams", None)
         if upstreams is not None:
             upstreams.stop()

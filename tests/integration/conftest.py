@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import trustme
 from tests.integration.backend import ScriptedBackend
 
 
@@ -40,3 +42,11 @@ def silent_port() -> Iterator[int]:
         yield port
         for filler in fillers:
             filler.close()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    """The certificate of the module's authority, in a file."""
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)

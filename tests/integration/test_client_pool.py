@@ -365,18 +365,6 @@ def test_addresses_print_as_configured() -> None:
 # --- TLS ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
 def server_options(authority: trustme.CA, *names: str, wants_client: bool = False) -> Any:
     options = ssl.CertificateOptions(acceptableProtocols=[b"http/1.1"])
     context = options.getContext()

@@ -304,18 +304,6 @@ async def test_unix_socket_that_nobody_listens_on(
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
 def server_tls(authority: trustme.CA, name: str) -> Any:
     options = ssl.CertificateOptions(acceptableProtocols=[b"http/1.1"])
     authority.issue_cert(name).configure_cert(options.getContext())

@@ -16,11 +16,6 @@ from tests.integration.secure import TlsClient, certificate_variables, client_co
 GET = b"GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def context(authority: trustme.CA) -> ssl.SSLContext:
     return client_context(authority)

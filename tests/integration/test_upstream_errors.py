@@ -26,11 +26,6 @@ from tests.integration.problems import assert_problem
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
 def tls_backend(authority: trustme.CA) -> Iterator[ScriptedBackend]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("other.test").configure_cert(context)

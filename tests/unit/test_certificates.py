@@ -19,11 +19,6 @@ from txgateway.config import load
 from txgateway.config.listener_tls import ListenerTlsError
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def events() -> Iterator[list[str]]:
     """The names of what is logged, with the certificate or the problem."""

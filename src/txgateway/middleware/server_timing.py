@@ -51,8 +51,8 @@ class ServerTiming(Middleware):
         end_phase(request, now)
         upstream_s = request.upstream_s
         if upstream_s is not None:
-            phases["upstream"] = _ms(upstream_s)
-        phases["gw"] = _ms(now - request.started_at - (upstream_s or 0.0))
+            request.spend("upstream", upstream_s)
+        request.spend("gw", now - request.started_at - (upstream_s or 0.0))
         if self._is_told is None or self._is_told(channel.peer_ip):
             told = b", ".join(
                 b"%b;dur=%.3f" % (name.encode("ascii"), phases[name]) for name in PHASES if name in phases
@@ -107,7 +107,3 @@ def end_phase(request: GatewayRequest, now: float) -> None:
         phase, began_at = request.phase
         request.phase = None
         request.spend(phase, now - began_at)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -108,10 +108,9 @@ class Attempts:
         if request.trace is not None and request.trace.is_sampled:
             request.trace.begin_attempt(target, now)
         request.upstream_s = None
-        self._try_deadline = patience = now + self._route.per_try_s
-        patience = min(patience, self._total_deadline)
-        idle_until = now + self._settings.idle_s
-        self.deadline = min(patience, idle_until)
+        self._try_deadline = now + self._route.per_try_s
+        patience = min(self._total_deadline, self._try_deadline)
+        self.deadline = min(patience, now + self._settings.idle_s)
         self._headers = self._route.fields.of(request, target, self._upgrade, patience - now)
         self._acquire(target, fresh=False)
 
@@ -163,9 +162,7 @@ class Attempts:
         if isinstance(error, UpstreamError):
             now = request.channel.seconds()
             target = self._target
-            if request.trace is not None and request.trace.is_sampled:
-                request.trace.end_attempt(request, now, error.reason)
-            self._settle(_outcome(error), now, now - self._sent_at, is_fault=True)
+            self._settle(_outcome(error), now, now - self._sent_at, is_fault=True, reason=error.reason)
             if not error.bytes_written:
                 self._backend.on_connect_failed()
             if target is not None and not request.responded:
@@ -192,9 +189,8 @@ class Attempts:
             if not retries.is_spent:
                 retries.refuse_body(request)
             return False
-        settings = self._settings
         deadline = self._total_deadline if request.body_complete else now + self._route.total_s
-        deadline = min(deadline, now + settings.idle_s)
+        deadline = min(deadline, now + self._settings.idle_s)
         delay = retries.plan(now, deadline, at_least_s)
         if delay is None:
             return False
@@ -220,11 +216,19 @@ class Attempts:
         self._request.fail(InternalError())
 
     def _settle(
-        self, outcome: Outcome, now: float, seconds: float, *, is_fault: bool, is_unwanted: bool = False
+        self,
+        outcome: Outcome,
+        now: float,
+        seconds: float,
+        *,
+        is_fault: bool,
+        reason: str | None = None,
+        is_unwanted: bool = False,
     ) -> None:
         """The attempt is over, as far as its target is concerned; harmless if that was said before.
 
         Args:
+            reason: stable code of what it failed of, or why it was given up.
             is_unwanted: the answer is one to try again after, whether or not the target is to blame.
         """
         target, self._target = self._target, None
@@ -234,9 +238,15 @@ class Attempts:
         self._is_probe = False
         request = self._request
         if request.trace is not None and request.trace.is_sampled:
-            request.trace.end_attempt(request, now, request.reason)
+            request.trace.end_attempt(request, now, reason)
         if self._retries is not None and outcome is not Outcome.CANCELLED:
             self._retries.ended(is_success=outcome is Outcome.OK and not is_unwanted)
+
+    def _end_probe(self, now: float) -> None:
+        """The target has answered, which is all that its breaker wants to know: the body may be long."""
+        if self._is_probe and self._target is not None:
+            self._is_probe = False
+            self._target.breaker.succeeded(now, is_probe=True)
 
     def _abandon(self) -> None:
         """Give up the connection, or the wait for one."""
@@ -254,16 +264,16 @@ class Attempts:
         self._abandon()
         if self._target is None:
             return
-        error, now = request.error, request.ended_at
-        if request.reason is None:
+        error, reason, now = request.error, request.reason, request.ended_at
+        if reason is None:
             seconds = now - self._sent_at if request.upstream_s is None else request.upstream_s
             self._settle(Outcome.OK, now, seconds, is_fault=False)
         elif isinstance(error, UpstreamError):
-            self._settle(_outcome(error), now, now - self._sent_at, is_fault=True)
+            self._settle(_outcome(error), now, now - self._sent_at, is_fault=True, reason=reason)
         elif isinstance(error, DeadlineExceeded):
-            self._settle(Outcome.TIMEOUT, now, now - self._sent_at, is_fault=False)
+            self._settle(Outcome.TIMEOUT, now, now - self._sent_at, is_fault=False, reason=reason)
         else:
-            self._settle(Outcome.CANCELLED, now, now - self._sent_at, is_fault=False)
+            self._settle(Outcome.CANCELLED, now, now - self._sent_at, is_fault=False, reason=reason)
 
 
 def _outcome(error: UpstreamError) -> Outcome:

@@ -21,6 +21,7 @@ from txgateway.errors import (
 from txgateway.fields import Fields
 from txgateway.headers import field_values
 from txgateway.proxy.attempts import Attempts
+from txgateway.proxy.outgoing import VIA_10, VIA_11
 from txgateway.proxy.replay import SentBody
 from txgateway.proxy.retry import retry_after_s
 from txgateway.proxy.target import Outcome
@@ -32,9 +33,8 @@ _log = Logger()
 
 #: Answers that say that the target, or what is behind it, does not do its work.
 FAULTS = frozenset((502, 503, 504))
-_VIA_11: Header = (b"via", b"Via", b"1.1 txgateway")
-_ANSWER_VIA_11 = Fields([_VIA_11])
-_ANSWER_VIA_10 = Fields([(b"via", b"Via", b"1.0 txgateway")])
+_ANSWER_VIA_11 = Fields([VIA_11])
+_ANSWER_VIA_10 = Fields([VIA_10])
 _CONNECTION_UPGRADE: Header = (b"connection", b"Connection", b"Upgrade")
 
 
@@ -156,9 +156,7 @@ class Forwarding(Attempts):
         if status in self._route.noted_statuses and self._is_tried_again(status, headers, now):
             return
         self._sent = None  # it will not be sent again
-        if self._is_probe and self._target is not None:  # its body may be long
-            self._is_probe = False
-            self._target.breaker.succeeded(now, is_probe=True)
+        self._end_probe(now)
         self.deadline = self._wheel.after(self._settings.idle_s)
         is_http_10 = self._connection is not None and self._connection.is_http_10
         headers = (_ANSWER_VIA_10 if is_http_10 else _ANSWER_VIA_11).added_to(headers)
@@ -209,9 +207,7 @@ class Forwarding(Attempts):
         request.upstream_s = now - self._sent_at
         if request.trace is not None and request.trace.is_sampled:
             request.trace.answered(101)
-        if self._is_probe and self._target is not None:
-            self._is_probe = False
-            self._target.breaker.succeeded(now, is_probe=True)
+        self._end_probe(now)
         request.producer = None
 
         def ended(reason: str | None) -> None:
@@ -219,7 +215,7 @@ class Forwarding(Attempts):
             request.tunnel_ended(reason)
 
         tunnel = ByteTunnel(channel, connection, self._settings.idle_s, self._wheel, ended)
-        headers += (_CONNECTION_UPGRADE, _VIA_11)
+        headers += (_CONNECTION_UPGRADE, VIA_11)
         try:
             from_client = request.switch_protocols(headers, tunnel)
         except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach

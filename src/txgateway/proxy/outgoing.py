@@ -16,8 +16,8 @@ EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 _REMADE = FORWARDED_NAMES | {b"host", b"expect", b"x-request-id"}
 _REMADE_WITH_TIMEOUT = _REMADE | {EXPECTED_TIMEOUT}
-_VIA_11: Header = (b"via", b"Via", b"1.1 txgateway")
-_VIA_10: Header = (b"via", b"Via", b"1.0 txgateway")
+VIA_11: Header = (b"via", b"Via", b"1.1 txgateway")
+VIA_10: Header = (b"via", b"Via", b"1.0 txgateway")
 _TE: Header = (b"te", b"TE", b"trailers")
 # RFC 9110 section 10.1.4: TE is for one hop only, and says so.
 _CONNECTION_TE: Header = (b"connection", b"Connection", b"TE")
@@ -74,7 +74,7 @@ class OutgoingFields:
         fields = request.fields
         headers = end_to_end(request.headers, fields.get(b"connection"), self._remade)
         headers += request.forwarded.fields
-        headers.append(_VIA_10 if request.clientproto == b"HTTP/1.0" else _VIA_11)
+        headers.append(VIA_10 if request.clientproto == b"HTTP/1.0" else VIA_11)
         if b"te" in fields and not upgrade and b"trailers" in _list(request, b"te"):
             headers += (_TE, _CONNECTION_TE)
         return headers

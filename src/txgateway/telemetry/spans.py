@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
+from txgateway.telemetry.cells import METHODS
 from txgateway.telemetry.redaction import without_fragment
 from txgateway.telemetry.span_maker import NOWHERE, Attributes, Peer, SpanMaker, parent_context, trace_state
 from txgateway.telemetry.trace_context import Parent
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 #: Characters of a value that a span shows.
 MAX_TEXT: Final = 1024
-#: Those that the conventions know; another is ``_OTHER``, so that names and values stay few.
-METHODS: Final = frozenset((b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"))
+#: For a method that the conventions do not know, so that names and values stay few.
 _OTHER: Final = "_OTHER"
 _DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
 

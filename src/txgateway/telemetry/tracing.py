@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ from twisted.logger import Logger, LogLevel
 
 from txgateway.config.tracing import TracingSettings
 from txgateway.config.values import without_user
+from txgateway.ids import random_ids
 from txgateway.telemetry.export import SpanQueue, WatchedExporter, otlp_exporter
 from txgateway.telemetry.propagation import Propagation
 from txgateway.telemetry.sampling import Sampler
@@ -28,10 +29,7 @@ _log = Logger()
 
 #: How long the end waits for the collector.
 FLUSH_S: Final = 5.0
-_IDS_AT_ONCE: Final = 256
 _TRACE_DIGITS: Final = 32
-#: What no id may be, and what only one in 10^18 has anywhere.
-_ZEROS: Final = "0" * 16
 
 
 class UnsampledTrace:
@@ -88,8 +86,8 @@ class Tracing:
         self._telling = self._propagation.telling
         self._write = self._propagation.write
         self._decides = Sampler(settings.sampler, settings.ratio).decides
-        self._new_ids = _hex_ids(24, random_bytes)
-        self._new_span_id = _hex_ids(8, random_bytes)
+        self._new_ids = random_ids(24, random_bytes)
+        self._new_span_id = random_ids(8, random_bytes)
         self._spans = SpanMaker(settings, routes, self._new_span_id)
         self._queue: SpanQueue | None = None
         self._flushed: Deferred[None] | None = None
@@ -177,20 +175,3 @@ class Tracing:
     def _tell(self, level: str, text: str) -> None:
         """Log a sentence, from whatever thread."""
         self._reactor.callFromThread(_log.emit, LogLevel.levelWithName(level), "tracing: {state}", state=text)
-
-
-def _hex_ids(size: int, random_bytes: Callable[[int], bytes]) -> Callable[[], str]:
-    """A maker of random ids of so many bytes, as hexadecimal digits; no 8 bytes of one are all zero."""
-    digits = 2 * size
-    ids: Iterator[str] = iter(())
-
-    def new_id() -> str:
-        nonlocal ids
-        while True:
-            for new in ids:
-                return new
-            drawn = random_bytes(size * _IDS_AT_ONCE).hex()
-            chosen = (drawn[start : start + digits] for start in range(0, len(drawn), digits))
-            ids = iter([new for new in chosen if _ZEROS not in new])
-
-    return new_id

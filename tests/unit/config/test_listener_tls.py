@@ -18,11 +18,6 @@ from txgateway.config.listener_tls import MAX_PAIRS, ListenerTlsError, has_certi
 DEMO = {"GATEWAY_BACKEND_TARGET": "demo"}
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def pair(tmp_path: Path, authority: trustme.CA) -> dict[str, str]:
     """The variables of a good pair."""

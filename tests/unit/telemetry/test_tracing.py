@@ -16,7 +16,6 @@ from txgateway.config.tracing import TracingSettings
 from txgateway.proxy.build import TargetMaker
 from txgateway.telemetry.metrics import TargetMetrics
 from txgateway.telemetry.span_maker import _peer, resource_of
-from txgateway.telemetry.tracing import _hex_ids
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -227,12 +226,6 @@ def test_b3_that_leaves_the_decision_open_leaves_it_to_the_sampler() -> None:
 def test_connection_does_not_take_our_fields_away() -> None:
     got = ask(traced(), f"traceparent: {SAMPLED}", "Connection: traceparent, keep-alive")
     assert got["traceparent"].startswith("00-")
-
-
-def test_no_id_is_zero() -> None:
-    drawn = iter([bytes(2048), bytes(8) + b"\1" * 2040])
-    new_id = _hex_ids(8, lambda size: next(drawn)[:size])
-    assert new_id() == "01" * 8
 
 
 # --- what spans tell --------------------------------------------------------------------------------------------------

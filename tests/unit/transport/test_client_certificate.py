@@ -4,7 +4,6 @@ import hashlib
 import ssl
 from typing import Any
 
-import pytest
 import trustme
 from cryptography import x509
 from cryptography.x509.name import _ASN1Type
@@ -20,11 +19,6 @@ from txgateway.transport.server_contexts import ServerContexts, TlsPolicy
 
 def common_name(value: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, value)])
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 def told(authority: trustme.CA, certificate: trustme.LeafCert | None) -> tuple[bytes, bytes]:

@@ -24,11 +24,6 @@ from txgateway.transport.server_contexts import (
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
 def contexts(authority: trustme.CA) -> ServerContexts:
     hosts = {
         "default": ("default.example",),

@@ -29,11 +29,6 @@ BOTH = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersio
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
 def contexts(authority: trustme.CA) -> ServerContexts:
     return ServerContexts([key_pair("a", authority.issue_cert("a.example"))], TlsPolicy())
 

@@ -24,11 +24,6 @@ POST = message(b"/", b"Content-Length: 100000", method=b"POST")
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
 def contexts(authority: trustme.CA) -> ServerContexts:
     return ServerContexts([key_pair("a", authority.issue_cert("a.example"))], TlsPolicy())
 
