@@ -34,7 +34,7 @@ from txgateway.config.settings import variable_name
 from txgateway.config.syntax import PLAIN_SUFFIX
 from txgateway.drain import Drain
 from txgateway.errors import Draining
-from txgateway.health.probes import BackendHealth, Readiness, probe_resources
+from txgateway.health.probes import BackendHealth, Readiness, first_tries, probe_resources
 from txgateway.ids import random_ids
 from txgateway.pipeline import Collaborators, Pipeline
 from txgateway.proxy.agent import PoolAgent
@@ -61,8 +61,6 @@ BACKLOG = 1024
 _SPARE_DESCRIPTORS = 256
 REQUEST_ID_BYTES = 16
 _LOG_FLUSH_S = 2.0
-#: How long the gateway calls itself not ready because first checks and downloads are under way.
-MAX_STARTING_S = 10.0
 
 
 class GatewayService(Service):
@@ -223,9 +221,7 @@ class GatewayService(Service):
 
     def _running(self) -> None:
         # Traffic is asked for once targets were checked and keys were asked for, however that went.
-        tried: Deferred[Any] = DeferredList([self.security.start(), self.upstreams.start()])
-        tried.addTimeout(MAX_STARTING_S, self.reactor).addErrback(lambda failure: failure.trap(TimeoutError))
-        tried.addCallback(self._ready)
+        first_tries([self.security.start(), self.upstreams.start()], self.reactor).addCallback(self._ready)
         # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.reactor.callFromThread(self.drain.start))

@@ -6,13 +6,18 @@ The verdict is a plain object without sockets; whoever starts, drains and checks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import attrs
 import orjson
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 
 _ALLOWED = (b"GET", b"HEAD")
+#: How long the gateway calls itself not ready because first checks and downloads are under way.
+MAX_STARTING_S = 10.0
 
 
 @attrs.frozen
@@ -69,6 +74,21 @@ class Readiness:
         if backends and not any(backend.healthy for backend in backends):
             return Verdict(False, "no healthy target", sick)
         return Verdict(True, "ready", sick)
+
+
+def first_tries(tries: Iterable[Deferred[Any]], clock: IReactorTime) -> Deferred[None]:
+    """Fires when all of these have ended, however they did, or after MAX_STARTING_S; what is late goes on."""
+    over: Deferred[None] = Deferred()
+
+    def end(_: object = None) -> None:
+        if not over.called:
+            over.callback(None)
+        if limit.active():
+            limit.cancel()
+
+    limit = clock.callLater(MAX_STARTING_S, end)
+    DeferredList(list(tries), consumeErrors=True).addCallback(end)
+    return over
 
 
 class LiveProbe(Resource):

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.web.test.requesthelper import DummyRequest
 
-from txgateway.health.probes import BackendHealth, Readiness, probe_resources
+from txgateway.health.probes import MAX_STARTING_S, BackendHealth, Readiness, first_tries, probe_resources
 
 WELL = BackendHealth("well", 2, 2)
 HALF = BackendHealth("half", 1, 2)
@@ -90,3 +92,39 @@ def test_other_methods_are_refused_with_allow(path: bytes) -> None:
 )
 def test_the_prefix_makes_the_paths(prefix: str, paths: set[bytes]) -> None:
     assert set(probe_resources(prefix, Readiness())) == paths
+
+
+# --- the start --------------------------------------------------------------------------------------------------------
+
+
+def test_start_is_over_when_all_was_tried_however_that_went() -> None:
+    clock = Clock()
+    fired: list[object] = []
+    well: Deferred[None] = Deferred()
+    ill: Deferred[None] = Deferred()
+    first_tries([well, ill], clock).addBoth(fired.append)
+    ill.errback(ValueError())
+    assert fired == []
+    well.callback(None)
+    assert fired == [None]
+    assert not clock.getDelayedCalls()
+
+
+def test_start_waits_no_longer_than_its_limit_and_gives_nothing_up() -> None:
+    clock = Clock()
+    fired: list[object] = []
+    late: Deferred[None] = Deferred()
+    first_tries([late], clock).addBoth(fired.append)
+    clock.advance(MAX_STARTING_S - 0.01)
+    assert fired == []
+    clock.advance(0.01)
+    assert fired == [None]
+    assert not late.called
+    late.callback(None)
+    assert fired == [None]
+
+
+def test_start_with_nothing_to_try_is_over_at_once() -> None:
+    fired: list[object] = []
+    first_tries([], Clock()).addBoth(fired.append)
+    assert fired == [None]
