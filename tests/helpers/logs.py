@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ def logged() -> Iterator[list[tuple[str, str]]]:
     def observe(event: LogEvent) -> None:
         lines.append((event["log_level"].name, formatEvent(event)))
 
+    gc.collect()  # or failures of Deferreds that other tests have dropped may be told within the block
     globalLogPublisher.addObserver(observe)
     try:
         yield lines
