@@ -244,8 +244,8 @@ class Attempts:
 
     def _end_probe(self, now: float) -> None:
         """The target has answered, which is all that its breaker wants to know: the body may be long."""
-        if self._is_probe and self._target is not None:
-            self._is_probe = False
+        self._is_probe = False
+        if self._target is not None:
             self._target.breaker.succeeded(now, is_probe=True)
 
     def _abandon(self) -> None:

@@ -156,7 +156,8 @@ class Forwarding(Attempts):
         if status in self._route.noted_statuses and self._is_tried_again(status, headers, now):
             return
         self._sent = None  # it will not be sent again
-        self._end_probe(now)
+        if self._is_probe:
+            self._end_probe(now)
         self.deadline = self._wheel.after(self._settings.idle_s)
         is_http_10 = self._connection is not None and self._connection.is_http_10
         headers = (_ANSWER_VIA_10 if is_http_10 else _ANSWER_VIA_11).added_to(headers)
@@ -207,7 +208,8 @@ class Forwarding(Attempts):
         request.upstream_s = now - self._sent_at
         if request.trace is not None and request.trace.is_sampled:
             request.trace.answered(101)
-        self._end_probe(now)
+        if self._is_probe:
+            self._end_probe(now)
         request.producer = None
 
         def ended(reason: str | None) -> None:
