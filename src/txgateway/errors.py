@@ -372,6 +372,10 @@ class UpstreamReset(UpstreamError):
     proxy_error = "connection_terminated"
 
 
+class UpstreamRefused(UpstreamReset):
+    """The target has not looked at the request, and says so (RFC 9113 section 8.7): to repeat it does no harm."""
+
+
 class UpstreamProtocolError(UpstreamError):
     """The response is not HTTP, or breaks a limit or a rule of it."""
 

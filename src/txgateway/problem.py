@@ -35,12 +35,20 @@ class _Failed(Protocol):
     def header(self, name: bytes) -> bytes | None: ...
 
 
-def _is_grpc(content_type: bytes | None) -> bool:
+def is_grpc(content_type: bytes | None) -> bool:
     """``application/grpc``, with a message format behind ``+`` or without, and parameters."""
     if content_type is None:
         return False
     media_type = content_type.partition(b";")[0].strip(b" \t").lower()
     return media_type == b"application/grpc" or media_type.startswith(b"application/grpc+")
+
+
+def grpc_status(error: GatewayError) -> HeaderList:
+    """The fields that tell a gRPC client of an error, in a head or in trailers."""
+    return [
+        (b"grpc-status", b"grpc-status", _GRPC_CODES.get(error.status, b"2")),
+        (b"grpc-message", b"grpc-message", error.reason.encode("ascii")),
+    ]
 
 
 def render_problem(error: GatewayError, request: _Failed) -> tuple[int, HeaderList, bytes]:
@@ -49,12 +57,11 @@ def render_problem(error: GatewayError, request: _Failed) -> tuple[int, HeaderLi
     if error.status >= 500 and error.proxy_error:
         # RFC 9209 section 2.1.1
         headers.append((b"proxy-status", b"Proxy-Status", b"txgateway; error=" + error.proxy_error.encode("ascii")))
-    if _is_grpc(request.header(b"content-type")):
+    if is_grpc(request.header(b"content-type")):
         headers += (
             _GRPC_CONTENT_TYPE,
             _NO_STORE,  # a refusal with status 200 must not be taken for the resource
-            (b"grpc-status", b"grpc-status", _GRPC_CODES.get(error.status, b"2")),
-            (b"grpc-message", b"grpc-message", error.reason.encode("ascii")),
+            *grpc_status(error),
         )
         return 200, headers, b""
     headers.append(_CONTENT_TYPE)

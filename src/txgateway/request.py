@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError, InternalError
 from txgateway.forwarded import Forwarded
-from txgateway.problem import render_problem
+from txgateway.problem import grpc_status, is_grpc, render_problem
 from txgateway.transport.interfaces import NO_BODY, HeaderList, Headers, RequestHead, Tunnel
 from txgateway.web_request import WebRequest
 
@@ -320,13 +320,19 @@ class GatewayRequest(WebRequest):
         self.end([])
 
     def fail(self, error: GatewayError) -> None:
-        """The one way to end a request in error: answer with ``error``, or cut the answer off if it has begun."""
+        """The one way to end a request in error: answer with ``error``, or cut the answer off if it has begun.
+
+        A gRPC client is told in the trailers of the answer.
+        """
         if self.ended:
             return
         self.error = error
         self.reason = error.reason
         if self.responded:
-            self.abort()
+            if self.clientproto == b"HTTP/2" and is_grpc(self.header(b"content-type")) and self.status == 200:
+                self.end(grpc_status(error))
+            else:
+                self.abort()
         else:
             if error.closes_connection:
                 self.channel.close_when_idle()

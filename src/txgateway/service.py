@@ -194,6 +194,7 @@ class GatewayService(Service):
             self.reactor,
             time.time,
             self.metrics,
+            http2=settings.http2,
         )
         self._factories.append(self.factory)
         self._listen_for_traffic()

@@ -81,7 +81,8 @@ class FakeConnection:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        self.reused = self.is_http_10 = False
+        self.reused = False
+        self.version = b"1.1"
         self.is_lent = False
         self.opened_at = self.idle_since = 0.0
         self.is_open = True

@@ -211,12 +211,6 @@ def test_other_version_of_http(gateway: Gateway, version: bytes) -> None:
     assert_problem(gateway, response, 505, "VERSION_NOT_SUPPORTED", proxy_error="http_request_denied", closes=True)
 
 
-def test_http2_preface_on_a_plain_port(gateway: Gateway) -> None:
-    response = gateway.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    assert response.status in {400, 505}
-    assert response.header("Connection") == "close"
-
-
 # --- what is wrong with us -------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from txgateway.config import load
-from txgateway.config.not_yet import REFUSED, WITHOUT_EFFECT
+from txgateway.config.not_yet import WITHOUT_EFFECT
 from txgateway.config.settings import VARIABLES
 from txgateway.config.values import duration, size
 from txgateway.config.vocabulary import status_ranges
@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| `((?:GATEWAY|LOG)_[A-Z0-9_]+)` \|(?: `[a-z_.]+` \|)?(?: `
 
 
 def has_effect(key: str) -> bool:
-    return not {key, key.partition(".")[0]} & (WITHOUT_EFFECT | REFUSED)
+    return not {key, key.partition(".")[0]} & WITHOUT_EFFECT
 
 
 def test_setup_lists_exactly_the_variables_that_have_an_effect() -> None:

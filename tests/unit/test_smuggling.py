@@ -106,7 +106,7 @@ HEADS = {
     "http-0.9-said": (b"GET /x HTTP/0.9\r\nHost: a\r\n\r\n", 505),
     "http-2.0": (b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "http-3.0": (b"GET /x HTTP/3.0\r\nHost: a\r\n\r\n", 505),
-    "http-2-preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 505),
+    "http-2-method": (b"PRI * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "tls-hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n", 400),
 }  # fmt: skip
 

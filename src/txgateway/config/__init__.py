@@ -48,7 +48,7 @@ from txgateway.config.settings import Settings
 from txgateway.config.targets import Target
 from txgateway.config.tokens import token_keys
 from txgateway.config.tracing import TracingSettings
-from txgateway.config.values import Rate, shown
+from txgateway.config.values import Rate
 
 __all__ = [
     "Backend",
@@ -125,7 +125,6 @@ def load(environ: Mapping[str, str]) -> Configuration:
         *check_environment(environment),
         *document.problems,
         *check_document(document, environment),
-        *_not_implemented(environment, document),
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -161,15 +160,6 @@ def _given(environment: Environment, document: Document) -> Iterator[tuple[str, 
     for place, table in (*tables, *((entry.place, entry.table) for entry in document.routes)):
         for leaf in leaves(table, only_given=True):
             yield place.of(leaf.key), leaf.key, leaf.value
-
-
-def _not_implemented(environment: Environment, document: Document) -> Iterator[Problem]:
-    for where, key, value in _given(environment, document):
-        if not_yet.is_refused(key, value):
-            yield Problem(where, None, not_yet.REFUSAL)
-    for backend in document.backends:
-        for scheme in {target.url.scheme for target in backend.table.targets} & not_yet.REFUSED_SCHEMES:
-            yield Problem(backend.place.of("targets"), shown(f"{scheme}://"), not_yet.REFUSAL)
 
 
 def _without_effect(environment: Environment, document: Document) -> Iterator[str]:

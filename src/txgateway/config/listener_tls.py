@@ -49,7 +49,9 @@ def listener_contexts(settings: Settings) -> ServerContexts:
         ListenerTlsError: a file cannot be read, is not what it should be, or does not belong to the others.
     """
     sources = list(key_pairs(settings))
-    policy = TlsPolicy(settings.tls_min_version, settings.tls_client_auth, _client_authorities(settings))
+    policy = TlsPolicy(
+        settings.tls_min_version, settings.tls_client_auth, _client_authorities(settings), settings.http2
+    )
     try:
         return ServerContexts([pair for _, pair in sources], policy)
     except UnusablePair as exc:

@@ -37,6 +37,7 @@ from txgateway.errors import (
     UpstreamTlsError,
 )
 from txgateway.proxy.agent import PoolAgent
+from txgateway.proxy.multiplexed_pool import MultiplexedPool, is_multiplexed
 from txgateway.proxy.pool import ConnectionPool, PooledConnection, TargetDialer
 from txgateway.proxy.target import Target
 from txgateway.transport.dial import Dialing, DialReceiver
@@ -235,7 +236,8 @@ def ask(
 
 async def _ask(target: Target, path: str, check: HealthCheck, limits: Pool, clock: Any, wheel: TimerWheel) -> str:
     dialer = _KeepingDialer(target.dialer)
-    pool = ConnectionPool(target.label, dialer, clock, wheel, limits)
+    pool_class = MultiplexedPool if is_multiplexed(target.scheme) else ConnectionPool
+    pool = pool_class(target.label, dialer, clock, wheel, limits)
     try:
         client = HTTPClient(PlainAgent(PoolAgent(pool)))
         headers = Headers({b"Host": [target.authority], b"User-Agent": [_USER_AGENT]})
@@ -251,8 +253,9 @@ async def _ask(target: Target, path: str, check: HealthCheck, limits: Pool, cloc
         await body.over
         return status
     finally:
+        is_under_way = pool.active > 0
         pool.close()
-        if pool.active and dialer.connection is not None:  # in the middle of a response that nobody wants
+        if is_under_way and dialer.connection is not None:  # in the middle of a response that nobody wants
             dialer.connection.cancel()
 
 

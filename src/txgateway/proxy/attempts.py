@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txgateway.errors import DeadlineExceeded, GatewayError, InternalError, UpstreamError, UpstreamTimeout
+from txgateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    InternalError,
+    MethodNotImplemented,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from txgateway.proxy.retries import Retries
 from txgateway.proxy.target import Outcome
 
@@ -86,6 +94,8 @@ class Attempts:
         self._backend.budget.request(now)
         request.on_finish(self._finished)
         self._upgrade = request.upgrade if request.upgrade and request.upgrade.lower() in settings.upgrades else b""
+        if request.upgrade and not self._upgrade and request.clientproto == b"HTTP/2":
+            raise MethodNotImplemented  # an extended CONNECT cannot be taken for an ordinary request
         self._total_deadline = request.started_at + self._route.total_s
         self._attempt(now)
         request.producer = self
@@ -116,7 +126,7 @@ class Attempts:
 
     def _acquire(self, target: Target, *, fresh: bool) -> None:
         self._request.attempts += 1
-        connection = target.pool.acquire(self, fresh=fresh)
+        connection = target.pool.acquire(self, fresh=fresh, tunnel=self._upgrade != b"")
         if connection is None:
             self._is_waiting = True
         else:
@@ -136,15 +146,13 @@ class Attempts:
         self._failed(error)
 
     def on_failed(self, error: UpstreamError) -> None:
-        """The exchange failed; a dead pooled connection gets one more chance on a fresh one."""
+        """The exchange failed; one that the target has not looked at gets one more chance, on a fresh connection."""
         self._connection = None
         target = self._target
         if (
-            error.on_reused_connection
-            and not error.response_started
-            and not self._replayed
+            not self._replayed
             and target is not None
-            and self._request.method in IDEMPOTENT
+            and (isinstance(error, UpstreamRefused) or self._is_stale(error))
             and (self._sent is None or self._sent.is_whole)
         ):
             self._replayed = True
@@ -155,6 +163,10 @@ class Attempts:
                 self._failed(unavailable)
             return
         self._failed(error)
+
+    def _is_stale(self, error: UpstreamError) -> bool:
+        """Whether the target had most likely closed the connection before it got the request."""
+        return error.on_reused_connection and not error.response_started and self._request.method in IDEMPOTENT
 
     def _failed(self, error: GatewayError) -> None:
         """The attempt came to nothing: once more, or the error is the client's."""

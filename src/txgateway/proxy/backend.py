@@ -12,6 +12,7 @@ from txgateway.config import Backend as BackendSettings
 from txgateway.errors import BreakerOpen, GatewayError, NoHealthyTarget
 from txgateway.proxy.balancer import key_named, policy_named
 from txgateway.proxy.breaker import BreakerState
+from txgateway.proxy.multiplexed_pool import is_multiplexed
 from txgateway.proxy.retry import RetryBudget
 from txgateway.proxy.target import Health, Target
 from txgateway.telemetry.metrics import Tally
@@ -44,6 +45,7 @@ class Backend:
 
     Attributes:
         budget: how many retries are allowed.
+        may_refuse: a target may say of a request that it has not looked at it, as HTTP/2 can.
         on_connect_failed: told when a connection to a target could not be made.
         on_targets: told when there are other targets.
     """
@@ -120,6 +122,7 @@ class Backend:
     def set_targets(self, targets: Sequence[Target]) -> None:
         """These are the targets from now on; the caller looks after those that are no longer among them."""
         self.targets = tuple(targets)
+        self.may_refuse = any(is_multiplexed(target.scheme) for target in targets)
         self._policy = policy_named(self.settings.load_balancer, self.targets, self._chance)
         for target in targets:
             target.breaker.on_change = self._watcher(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,17 +17,20 @@ from txgateway.config.groups import Breaker
 from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.breaker import CircuitBreaker
+from txgateway.proxy.multiplexed_pool import MultiplexedPool
 from txgateway.proxy.names import NameWatch, is_name
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.proxy.target import Target
 from txgateway.telemetry.metrics import Tally, TargetMetrics
-from txgateway.transport.client_tls import TlsContext, TlsSettings
+from txgateway.transport.client_tls import HTTP1, HTTP2, TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
+from txgateway.transport.http2.client import Http2ClientConnection
 from txgateway.transport.lookup import Lookups
 from txgateway.transport.wheel import TimerWheel
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "h2c": 80, "https": 443}
+_NO_PROTOCOLS: Mapping[bytes, Callable[[], Any]] = MappingProxyType({})
 _TLS_KEYS = [field.name for field in attrs.fields(TlsSettings)]
 
 
@@ -69,26 +73,46 @@ class TargetMaker:
             addresses: IP literals that its dials try in turn; none: they go by what is configured.
         """
         settings = self._settings
-        tls = self._tls if configured.scheme == "https" else None
-        dialer = Dialer(
-            self._reactor,
-            self._wheel,
-            _address(configured, self._demo_port),
-            settings.connect_timeout_s,
-            Http1ClientConnection,
-            None if tls is None else tls.for_host(configured.host),
-            addresses,
-        )
+        dialer, tunnel_dialer, pool = self._connections(configured, addresses)
         return Target(
             configured.label,
             _authority(configured),
             configured.weight,
-            ConnectionPool(configured.label, dialer, self._reactor, self._wheel, settings.pool),
+            pool,
             dialer,
             CircuitBreaker(settings.breaker, self._chance),
             self._metrics(configured.label),
             scheme=configured.scheme,
+            tunnel_dialer=tunnel_dialer,
         )
+
+    def _connections(
+        self, configured: TargetSettings, addresses: Sequence[str]
+    ) -> tuple[Dialer[Any], Dialer[Any] | None, ConnectionPool]:
+        """What opens connections to a target, what does for upgrades if that is another, and what keeps them.
+
+        The target's scheme says which version is spoken.
+        """
+        settings, reactor, wheel = self._settings, self._reactor, self._wheel
+
+        def dialer(
+            make: Callable[[], Any], protocols: Mapping[bytes, Callable[[], Any]] = _NO_PROTOCOLS
+        ) -> Dialer[Any]:
+            tls = None
+            if self._tls is not None and configured.scheme == "https":
+                tls = self._tls.for_host(configured.host, (*protocols, HTTP1))
+            address = _address(configured, self._demo_port)
+            return Dialer(reactor, wheel, address, settings.connect_timeout_s, make, tls, addresses, protocols)
+
+        if configured.scheme == "h2c":
+            plain = dialer(partial(Http2ClientConnection, wheel, reactor, b"http"))
+            return plain, None, MultiplexedPool(configured.label, plain, reactor, wheel, settings.pool)
+        http1 = dialer(Http1ClientConnection)
+        pool = ConnectionPool(configured.label, http1, reactor, wheel, settings.pool)
+        if configured.scheme != "https":
+            return http1, None, pool
+        either = dialer(Http1ClientConnection, {HTTP2: partial(Http2ClientConnection, wheel, reactor, b"https")})
+        return either, http1, MultiplexedPool(configured.label, either, reactor, wheel, settings.pool, tunnels=pool)
 
 
 def build_backends(

@@ -6,7 +6,7 @@ and keeps the deadlines.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
@@ -15,26 +15,32 @@ from txgateway.errors import (
     GatewayError,
     InternalError,
     RequestTimeout,
+    UpstreamProtocolError,
     UpstreamSilent,
     UpstreamTimeout,
 )
 from txgateway.fields import Fields
 from txgateway.headers import field_values
+from txgateway.problem import is_grpc
+from txgateway.proxy import grpc
 from txgateway.proxy.attempts import Attempts
-from txgateway.proxy.outgoing import VIA_10, VIA_11
+from txgateway.proxy.outgoing import VIA
 from txgateway.proxy.replay import SentBody
 from txgateway.proxy.retry import retry_after_s
 from txgateway.proxy.target import Outcome
 from txgateway.transport.framing import FORBIDDEN_TRAILERS
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList
 from txgateway.transport.tunnel import ByteTunnel
+from txgateway.transport.websocket import websocket_accept
+
+if TYPE_CHECKING:
+    from txgateway.request import GatewayRequest
 
 _log = Logger()
 
 #: Answers that say that the target, or what is behind it, does not do its work.
 FAULTS = frozenset((502, 503, 504))
-_ANSWER_VIA_11 = Fields([VIA_11])
-_ANSWER_VIA_10 = Fields([VIA_10])
+_ANSWER_VIA = {version: Fields([via]) for version, via in VIA.items()}
 _CONNECTION_UPGRADE: Header = (b"connection", b"Connection", b"Upgrade")
 
 
@@ -45,11 +51,11 @@ class Forwarding(Attempts):
     :class:`~txgateway.proxy.attempts.Attempts` is to the pool and the wheel.
     """
 
-    __slots__ = ()
+    __slots__ = ("_body_timeout_s",)
 
     def on_connection(self, connection: ClientConnection) -> None:
         """The pool lends a connection."""
-        request, sent = self._request, self._sent
+        request, sent, settings = self._request, self._sent, self._settings
         now = request.channel.seconds()
         if self._is_waiting:
             self._is_waiting = False
@@ -79,7 +85,10 @@ class Forwarding(Attempts):
         )
         if not ended and not request.ended:
             if not request.body_complete:
-                self.deadline = self._wheel.after(self._settings.body_timeout_s)
+                self._body_timeout_s = settings.body_timeout_s
+                if is_grpc(request.header(b"content-type")):  # a stream of messages, not an upload
+                    self._body_timeout_s = settings.idle_s
+                self.deadline = self._wheel.after(self._body_timeout_s)
             if sent is None or not is_repeated or not request.body_wanted:
                 request.want_body(self)
                 if self._blocked_by_target and not request.ended:  # by what it has got already
@@ -99,7 +108,7 @@ class Forwarding(Attempts):
         if sent is not None and not is_responded:
             sent.add(data, is_unsent=connection is None)
         if connection is not None:
-            self.deadline = self._wheel.after(settings.idle_s if is_responded else settings.body_timeout_s)
+            self.deadline = self._wheel.after(settings.idle_s if is_responded else self._body_timeout_s)
             connection.send_body(data)
 
     def body_ended(self, trailers: HeaderList) -> None:
@@ -130,7 +139,7 @@ class Forwarding(Attempts):
         self._blocked_by_target = False
         if not self._request.ended:
             if not self._request.responded and not self._request.body_complete:
-                self.deadline = self._wheel.after(self._settings.body_timeout_s)
+                self.deadline = self._wheel.after(self._body_timeout_s)
             self._request.resume_body()
 
     # --- the response, as the connection's handler ----------------------------------------------------------------
@@ -159,8 +168,7 @@ class Forwarding(Attempts):
         if self._is_probe:
             self._end_probe(now)
         self.deadline = self._wheel.after(self._settings.idle_s)
-        is_http_10 = self._connection is not None and self._connection.is_http_10
-        headers = (_ANSWER_VIA_10 if is_http_10 else _ANSWER_VIA_11).added_to(headers)
+        headers = _ANSWER_VIA[self._connection.version].added_to(headers)  # type: ignore[union-attr]
         try:
             request.respond(status, reason, headers, length)
         except GatewayError as error:
@@ -171,11 +179,15 @@ class Forwarding(Attempts):
 
     def _is_tried_again(self, status: int, headers: HeaderList, now: float) -> bool:
         """Settle what the status settles; whether the answer is dropped for another attempt."""
-        request, target = self._request, self._target
+        request, target, retry = self._request, self._target, self._route.retry
         if target is None:
             return False
         is_fault = status in FAULTS
-        is_unwanted = self._route.retry.repeats_status(status, request.method)
+        is_unwanted = retry.repeats_status(status, request.method)
+        if status == 200 and not is_unwanted:  # noted for gRPC's sake only
+            if not (retry.repeats_unavailable and grpc.is_unavailable(headers)):
+                return False
+            is_unwanted = True
         outcome = Outcome.ERROR if is_fault else Outcome.OK
         self._settle(outcome, now, now - self._sent_at, is_fault=is_fault, is_unwanted=is_unwanted)
         if not is_unwanted:
@@ -202,6 +214,12 @@ class Forwarding(Attempts):
         """The target switched protocols: from here on, bytes."""
         request = self._request
         self._connection = None
+        if request.clientproto == b"HTTP/2" and not _is_accepted(request, headers):
+            connection.abort()
+            error = UpstreamProtocolError("101 with another Sec-WebSocket-Accept")
+            error.bytes_written = error.response_started = True
+            self._failed(error)
+            return
         self._wheel.forget(self)
         channel = request.channel
         now = channel.seconds()
@@ -217,7 +235,7 @@ class Forwarding(Attempts):
             request.tunnel_ended(reason)
 
         tunnel = ByteTunnel(channel, connection, self._settings.idle_s, self._wheel, ended)
-        headers += (_CONNECTION_UPGRADE, VIA_11)
+        headers += (_CONNECTION_UPGRADE, VIA[connection.version])
         try:
             from_client = request.switch_protocols(headers, tunnel)
         except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
@@ -277,3 +295,9 @@ class Forwarding(Attempts):
             self._failed(error)
             return
         request.fail(error)
+
+
+def _is_accepted(request: GatewayRequest, headers: HeaderList) -> bool:
+    """Whether the target has answered the key, which is ours: clients of HTTP/2 have none (RFC 8441 section 5)."""
+    key = request.fields[b"sec-websocket-key"]
+    return field_values(headers, b"sec-websocket-accept") == [websocket_accept(key)]

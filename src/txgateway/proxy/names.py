@@ -154,8 +154,9 @@ def reconciled(known: Mapping[Place, Target], wanted: Mapping[Place, Wanted], ma
     targets = {place: known.get(place) or make(new.settings, new.addresses) for place, new in wanted.items()}
     for place, target in targets.items():
         target.address = wanted[place].address
-        if isinstance(target.dialer, Dialer):
-            target.dialer.addresses = wanted[place].addresses
+        for dialer in (target.dialer, target.tunnel_dialer):
+            if isinstance(dialer, Dialer):
+                dialer.addresses = wanted[place].addresses
     return targets
 
 

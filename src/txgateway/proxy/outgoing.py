@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txgateway.headers import FORWARDED_NAMES, end_to_end, field_values, split_list
 from txgateway.transport.heads import write_fields
@@ -16,8 +16,10 @@ EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 _REMADE = FORWARDED_NAMES | {b"host", b"expect", b"x-request-id"}
 _REMADE_WITH_TIMEOUT = _REMADE | {EXPECTED_TIMEOUT}
-VIA_11: Header = (b"via", b"Via", b"1.1 txgateway")
-VIA_10: Header = (b"via", b"Via", b"1.0 txgateway")
+#: By the version that a message came in, as ``Via`` says it (RFC 9110 section 7.6.3).
+VIA: Final[dict[bytes, Header]] = {
+    version: (b"via", b"Via", b"%b txgateway" % version) for version in (b"1.0", b"1.1", b"2")
+}
 _TE: Header = (b"te", b"TE", b"trailers")
 # RFC 9110 section 10.1.4: TE is for one hop only, and says so.
 _CONNECTION_TE: Header = (b"connection", b"Connection", b"TE")
@@ -74,7 +76,7 @@ class OutgoingFields:
         fields = request.fields
         headers = end_to_end(request.headers, fields.get(b"connection"), self._remade)
         headers += request.forwarded.fields
-        headers.append(VIA_10 if request.clientproto == b"HTTP/1.0" else VIA_11)
+        headers.append(VIA[request.clientproto[5:]])
         if b"te" in fields and not upgrade and b"trailers" in _list(request, b"te"):
             headers += (_TE, _CONNECTION_TE)
         return headers

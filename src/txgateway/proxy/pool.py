@@ -59,7 +59,7 @@ class _Alarm:
         self.on_deadline = on_deadline
 
 
-class _Dial:
+class PoolDial:
     """A dial and the waiter it was begun for, as long as that still waits for it."""
 
     __slots__ = ("dialing", "pool", "waiter")
@@ -106,8 +106,8 @@ class ConnectionPool:
         self._active = 0
         # Dictionaries serve as ordered sets: the oldest comes first.
         self._idle: dict[PooledConnection, None] = {}
-        self._dials: dict[_Dial, None] = {}
-        self._dial_of: dict[Waiter, _Dial] = {}
+        self._dials: dict[PoolDial, None] = {}
+        self._dial_of: dict[Waiter, PoolDial] = {}
         self._pending: dict[Waiter, float] = {}  # until when each waits
         self._fresh: set[Waiter] = set()  # of both, who accepts only a connection that was never used
         self._pending_alarm = _Alarm(self._expire_pending)
@@ -134,37 +134,38 @@ class ConnectionPool:
     @property
     def open_connections(self) -> int:
         """Connections that count against the limit: active, idle, and being opened."""
+        return self._open()
+
+    def _open(self) -> int:
         return self._active + len(self._idle) + len(self._dials)
 
     # --- asking --------------------------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Waiter, *, fresh: bool = False) -> ClientConnection | None:
+    def acquire(self, waiter: Waiter, *, fresh: bool = False, tunnel: bool = False) -> ClientConnection | None:
         """Return a connection for one exchange, or None and tell ``waiter`` later.
 
         Args:
             waiter: not told anything when a connection is returned.
             fresh: only a connection that was never used will do, for repeating what failed on a reused one.
+            tunnel: for an upgrade, which makes no difference here.
 
         Raises:
             PoolExhausted: the queue is full, or the pool is closed.
         """
         if not fresh:
-            while self._idle:
-                connection, _ = self._idle.popitem()
-                if self._is_usable(connection):
-                    self._lend(connection)
-                    return connection
-                connection.close()
+            connection = self._take()
+            if connection is not None:
+                return connection
         if self._is_closed:
             raise PoolExhausted("pool is closed")
         if fresh:
             self._fresh.add(waiter)
-            if self._idle and self.open_connections >= self._max_connections:
+            if self._idle and self._open() >= self._max_connections:
                 next(iter(self._idle)).close()
-        if self.open_connections < self._max_connections:
+        if self._may_dial():
             self._dial(waiter)
             return None
-        if len(self._pending) >= self.settings.max_pending:
+        if len(self._pending) >= self._max_pending():
             self._fresh.discard(waiter)
             raise PoolExhausted("queue is full")
         self._pending[waiter] = deadline = self.clock.seconds() + self.settings.pending_timeout_s
@@ -236,6 +237,21 @@ class ConnectionPool:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
+    def _take(self) -> ClientConnection | None:
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if self._is_usable(connection):
+                self._lend(connection)
+                return connection
+            connection.close()
+        return None
+
+    def _may_dial(self) -> bool:
+        return self._open() < self._max_connections
+
+    def _max_pending(self) -> int:
+        return self.settings.max_pending
+
     def _is_usable(self, connection: PooledConnection) -> bool:
         now = self.clock.seconds()
         if now - connection.idle_since >= self._idle_timeout_s or now - connection.opened_at >= self._max_age_s:
@@ -267,23 +283,23 @@ class ConnectionPool:
         return None
 
     def _dial(self, waiter: Waiter) -> None:
-        dial = _Dial(self, waiter)
+        dial = PoolDial(self, waiter)
         self._dials[dial] = None
         self._dial_of[waiter] = dial
         dial.dialing = self._dialer.dial(dial)
 
-    def _drop(self, dial: _Dial) -> None:
+    def _drop(self, dial: PoolDial) -> None:
         del self._dials[dial]
         if dial.dialing is not None:
             dial.dialing.cancel()
 
     def _dial_for_pending(self) -> None:
-        while self._pending and self.open_connections < self._max_connections:
+        while self._pending and self._may_dial():
             waiter = next(iter(self._pending))
             del self._pending[waiter]
             self._dial(waiter)
 
-    def on_dialed(self, dial: _Dial, connection: PooledConnection) -> None:
+    def on_dialed(self, dial: PoolDial, connection: PooledConnection) -> None:
         """A dial succeeded; for the pool's own dials only, like the next."""
         now = self.clock.seconds()
         connection.owner = self
@@ -303,7 +319,7 @@ class ConnectionPool:
         self._lend(connection)
         waiter.on_connection(connection)
 
-    def on_dial_failed(self, dial: _Dial, error: GatewayError) -> None:
+    def on_dial_failed(self, dial: PoolDial, error: GatewayError) -> None:
         """A dial failed: so does whom it was begun for, if that still waits."""
         del self._dials[dial]
         waiter = dial.waiter

@@ -13,6 +13,7 @@ from txgateway.errors import (
     UpstreamConnectFailed,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamRefused,
     UpstreamReset,
     UpstreamSilent,
     UpstreamTimeout,
@@ -29,11 +30,12 @@ BUDGET_WINDOW_S: Final = 10.0
 MAX_RETRY_AFTER_S: Final = 2.0**31
 
 #: Words of ``on`` and the errors they mean. ``connect`` means one kind of timeout besides; the words that are not here
-#: (``5xx``, ``refused_stream``, ``grpc-unavailable``) mean no error that there is.
+#: (``5xx``, ``grpc-unavailable``) mean answers.
 _ERRORS: Final[dict[str, tuple[type[UpstreamError], ...]]] = {
     "connect": (UpstreamConnectFailed, UpstreamTlsError),
     "reset": (UpstreamReset, UpstreamProtocolError),
     "timeout": (UpstreamTimeout,),
+    "refused_stream": (UpstreamRefused,),
 }
 
 #: RFC 9110 section 5.6.7: IMF-fixdate, rfc850-date, asctime-date. Names and ranges are left to the parser.
@@ -91,11 +93,12 @@ class RetryPolicy:
         minimum: retries that there may be besides.
         max_body_bytes: of a request that can be repeated.
         methods: that may be repeated after bytes of the request were sent.
+        repeats_unavailable: a gRPC call may be repeated that was answered with UNAVAILABLE and nothing else.
     """
 
     __slots__ = (
         "_backoff_max_s", "_backoff_s", "_errors", "_has_connect", "_statuses", "max_attempts", "max_body_bytes",
-        "methods", "minimum", "percent",
+        "methods", "minimum", "percent", "repeats_unavailable",
     )  # fmt: skip
 
     def __init__(self, settings: Retry) -> None:
@@ -108,6 +111,7 @@ class RetryPolicy:
         self._backoff_max_s = settings.backoff_max_s
         on = settings.on if settings.max_attempts > 1 else ()
         self._has_connect = "connect" in on
+        self.repeats_unavailable = "grpc-unavailable" in on
         self._errors = tuple(error for word in on for error in _ERRORS.get(word, ()))
         statuses = {int(word) for word in on if word.isdigit()}
         self._statuses = frozenset(statuses.union(range(500, 600) if "5xx" in on else ()))
@@ -120,7 +124,7 @@ class RetryPolicy:
             method: of the request.
             was_sent: a byte of the request may have reached a target; if none did, any method is safe.
         """
-        if was_sent and method not in self.methods:
+        if was_sent and method not in self.methods and not isinstance(error, UpstreamRefused):
             return False
         return isinstance(error, self._errors) or (self._has_connect and _is_connect_timeout(error))
 

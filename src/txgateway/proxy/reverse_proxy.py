@@ -14,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from txgateway.config.groups import Retry
 from txgateway.leaf import Leaf
+from txgateway.proxy import grpc
 from txgateway.proxy.attempts import IDEMPOTENT
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.balancing.round_robin import RoundRobin
@@ -118,15 +119,21 @@ class ReverseProxyResource(Leaf):
         self.noted_statuses = FAULTS | {
             status for status in range(200, 600) if any(retry.repeats_status(status, name) for name in retry.methods)
         }
+        if retry.repeats_unavailable:  # which is said with a status of its own, in a field
+            self.noted_statuses |= {200}
 
     def kept_bytes(self, method: bytes) -> int:
         """How much of a request's body is kept for another attempt."""
-        return self.retry.max_body_bytes if method in IDEMPOTENT or method in self.retry.methods else 0
+        retry = self.retry
+        is_repeatable = method in IDEMPOTENT or method in retry.methods or retry.repeats_unavailable
+        return retry.max_body_bytes if is_repeatable or self.backend.may_refuse else 0
 
     def render(self, request: GatewayRequest) -> int:
         if request.method in _HOP_COUNTED and b"max-forwards" in request.fields and _is_last_hop(request):
             _answer_as_last_hop(request)
             return NOT_DONE_YET
+        if grpc.TIMEOUT in request.fields:
+            grpc.CallDeadline(request, self.wheel)
         Forwarding(request, self).start()
         return NOT_DONE_YET
 

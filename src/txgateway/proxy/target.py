@@ -39,7 +39,8 @@ class Target:
         breaker: judges it by the attempts at it.
         metrics: counts them.
         address: tells it from all other targets of the backend; the label unless given.
-        scheme: ``http``, ``https`` or ``unix``.
+        scheme: ``http``, ``https``, ``h2c`` or ``unix``.
+        tunnel_dialer: opens connections to it that HTTP/1.1 is spoken on, where others may be HTTP/2's.
         health: what active checks say.
         returned_at: clock seconds at which it came back, from sickness or from behind its breaker.
         in_flight: attempts under way at it, each from :meth:`begin` to :meth:`settle`.
@@ -54,6 +55,7 @@ class Target:
     metrics: TargetMetrics = field(factory=TargetMetrics)
     address: str = ""
     scheme: str = "http"
+    tunnel_dialer: TargetDialer | None = None
     health: Health = field(default=Health.UNKNOWN, init=False)
     returned_at: float = field(default=-math.inf, init=False)
     in_flight: int = field(default=0, init=False)

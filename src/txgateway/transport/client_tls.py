@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+HTTP1 = b"http/1.1"
+HTTP2 = b"h2"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -41,7 +43,7 @@ class TlsContext:
         ValueError: a file cannot be read or does not hold what it should; the text names it.
     """
 
-    def __init__(self, settings: TlsSettings, protocols: tuple[bytes, ...] = (b"http/1.1",)) -> None:
+    def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         trust: IOpenSSLTrustRoot | None = None
         if settings.verify:
@@ -49,7 +51,6 @@ class TlsContext:
         self._options = ssl.CertificateOptions(
             trustRoot=trust,
             raiseMinimumTo=_VERSIONS[settings.min_version],
-            acceptableProtocols=list(protocols),
         )
         try:
             context = self._options.getContext()
@@ -66,10 +67,20 @@ class TlsContext:
                     f"cannot load a certificate with its key from {settings.cert_file}, {key_file}"
                 ) from exc
 
-    def for_host(self, host: str) -> IOpenSSLClientConnectionCreator:
-        """What makes connections to ``host``: the name sent, and the one the certificate must have."""
+    def for_host(self, host: str, protocols: tuple[bytes, ...] = (HTTP1,)) -> IOpenSSLClientConnectionCreator:
+        """What makes connections to ``host``: the name sent, and the one the certificate must have.
+
+        Args:
+            protocols: that are offered by ALPN (RFC 7301), what we like best first.
+        """
         name = self._settings.server_name or host
-        creator = ClientTLSOptions(self._options._makeTLSConnection, name)
+
+        def connection(tls_protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+            made: SSL.Connection = self._options._makeTLSConnection(tls_protocol)
+            made.set_alpn_protos(list(protocols))
+            return made
+
+        creator = ClientTLSOptions(connection, name)
         return creator if self._settings.verify else _Unverified(creator)
 
 

@@ -7,7 +7,8 @@ takes over once it is usable, with TLS after the handshake; until then a greeter
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from attrs import frozen
@@ -107,6 +108,7 @@ class Dialer(Generic[P]):
         make_protocol: makes what will speak over the connection.
         tls: from :meth:`.client_tls.TlsContext.for_host`, or None for a plain connection.
         addresses: see below.
+        by_protocol: makes what will speak instead, by what was agreed on with ALPN.
 
     Attributes:
         addresses: IPv4 and IPv6 literals that a dial tries in turn, at most MAX_ADDRESSES of them, instead of resolving
@@ -122,6 +124,7 @@ class Dialer(Generic[P]):
         make_protocol: Callable[[], P],
         tls: IOpenSSLClientConnectionCreator | None = None,
         addresses: Sequence[str] = (),
+        by_protocol: Mapping[bytes, Callable[[], P]] = MappingProxyType({}),
     ) -> None:
         self.address = address
         self.addresses = addresses
@@ -129,6 +132,7 @@ class Dialer(Generic[P]):
         self._wheel = wheel
         self._connect_timeout_s = connect_timeout_s
         self._make_protocol = make_protocol
+        self._by_protocol = by_protocol
         self._tls = tls
         self._next_shortage_log_at = -math.inf
 
@@ -141,9 +145,12 @@ class Dialer(Generic[P]):
         Failures it is told: UpstreamConnectFailed (refused, unreachable, no such name), UpstreamTimeout,
         UpstreamTlsError (handshake or verification), PoolExhausted (no descriptor for a socket).
         """
-        dial = _Dial(self._reactor, self._wheel, receiver, self._make_protocol, self._tls, self._note_shortage)
+        dial = _Dial(self._reactor, self._wheel, receiver, self._made, self._tls, self._note_shortage)
         dial.begin(self.address, self._connect_timeout_s, self.addresses)
         return dial
+
+    def _made(self, negotiated: bytes | None) -> P:
+        return self._by_protocol.get(negotiated or b"", self._make_protocol)()
 
     def _note_shortage(self, problem: str) -> None:
         if self._wheel.now >= self._next_shortage_log_at:
@@ -160,7 +167,7 @@ class _Dial(Generic[P]):
         reactor: Any,
         wheel: TimerWheel,
         receiver: DialReceiver[P],
-        make_protocol: Callable[[], P],
+        make_protocol: Callable[[bytes | None], P],
         tls: IOpenSSLClientConnectionCreator | None,
         note_shortage: Callable[[str], None],
     ) -> None:
@@ -244,11 +251,12 @@ class _Dial(Generic[P]):
         receiver = self._finish()
         if receiver is None:
             return
-        protocol = self._make_protocol()
         transport: Any = greeter.transport
         if self._tls is None:
+            protocol = self._make_protocol(None)
             transport.protocol = protocol
         else:
+            protocol = self._make_protocol(transport.negotiatedProtocol)
             transport.wrappedProtocol = protocol
         protocol.makeConnection(transport)
         receiver.dialed(protocol)

@@ -66,7 +66,8 @@ class Http1ClientConnection(TwistedProtocol):
     owner: ConnectionOwner
 
     def __init__(self) -> None:
-        self.reused = self.is_http_10 = False
+        self.reused = False
+        self.version = b"1.1"
         self.is_lent = False
         self.opened_at = self.idle_since = 0.0
         self._handler: ResponseHandler | None = None
@@ -254,7 +255,8 @@ class Http1ClientConnection(TwistedProtocol):
         status = head.status
         if status >= 200:
             self._phase, self._left, length = head.body(self._is_head_request)
-            self._keep_alive, self.is_http_10, self._trailers = head.keep_alive, not head.is_http_11, []
+            self._keep_alive, self._trailers = head.keep_alive, []
+            self.version = b"1.1" if head.is_http_11 else b"1.0"
             if self._phase == CHUNKED:
                 self._chunks = ChunkedDecoder()
             handler.on_head(status, head.reason, head.headers(), length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
@@ -13,8 +13,11 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from txgateway.errors import GatewayError
 from txgateway.transport.http1_server import Http1ServerConnection
+from txgateway.transport.http2.server import Http2ServerConnection
 from txgateway.transport.interfaces import RequestHead, ServerLimits
 from txgateway.transport.wheel import TimerWheel
+
+ServerConnection: TypeAlias = Http1ServerConnection | Http2ServerConnection
 
 
 class ConnectionCounts(Protocol):
@@ -38,6 +41,7 @@ class Http1ServerFactory(Factory):
         clock: for the rest.
         wall_clock: seconds since the epoch, for ``Date``.
         counts: told of connections.
+        http2: clients may speak it: over TLS if they have agreed on it, without TLS if they know that they may.
 
     Attributes:
         connections: all open ones.
@@ -48,7 +52,7 @@ class Http1ServerFactory(Factory):
 
     def __init__(
         self,
-        request_class: Callable[[Http1ServerConnection, RequestHead], Any],
+        request_class: Callable[[Any, RequestHead], Any],
         dispatch: Callable[[Any], None],
         refuse: Callable[[Any, GatewayError], None],
         limits: ServerLimits,
@@ -57,6 +61,8 @@ class Http1ServerFactory(Factory):
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         counts: ConnectionCounts,
+        *,
+        http2: bool = True,
     ) -> None:
         self.request_class = request_class
         self.dispatch = dispatch
@@ -65,8 +71,9 @@ class Http1ServerFactory(Factory):
         self.max_connections = max_connections
         self.wheel = wheel
         self.clock = clock
-        self.connections: set[Http1ServerConnection] = set()
+        self.connections: set[ServerConnection] = set()
         self.counts = counts
+        self.http2 = http2
         self.draining = False
         self._wall_clock = wall_clock
         self._date = (0, b"")
@@ -86,10 +93,17 @@ class Http1ServerFactory(Factory):
         factory.dispatch = dispatch
         return factory
 
-    def connection_lost(self, connection: Http1ServerConnection) -> None:
+    def replace(self, connection: ServerConnection, successor: ServerConnection) -> None:
+        """Another protocol has taken a connection over."""
+        self.connections.discard(connection)
+        self.connections.add(successor)
+        self.counts.connection_closed(connection.protocol)
+        self.counts.connection_opened(successor.protocol)
+
+    def connection_lost(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
-        self.counts.connection_closed("tunnel" if connection.is_tunnel else "h1")
+        self.counts.connection_closed("tunnel" if connection.is_tunnel else connection.protocol)
 
     def tunnel_opened(self) -> None:
         """A connection carries opaque bytes from now on."""

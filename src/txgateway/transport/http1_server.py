@@ -19,6 +19,7 @@ from zope.interface import implementer
 from txgateway.errors import BadRequest, GatewayError, RequestTimeout
 from txgateway.transport.framing import ChunkedDecoder, FramingError
 from txgateway.transport.heads import RequestHeadReader
+from txgateway.transport.http2.server import Http2ServerConnection
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Tunnel
 from txgateway.transport.response_writer import BODY, BUSY, DISCARD, HEAD, TUNNEL, ResponseWriter
 from txgateway.transport.sockets import unsent_bytes
@@ -35,6 +36,8 @@ _BY_PIPELINE = 2
 #: this much, so that the kernel does not reset the connection before the client has seen the answer.
 LINGER_S = 5.0
 LINGER_BYTES = 16 * 1024 * 1024
+#: How a client begins that knows that we speak HTTP/2.
+HTTP2_LINE = b"PRI * HTTP/2"
 
 
 @implementer(IPushProducer)
@@ -57,6 +60,7 @@ class Http1ServerConnection(ResponseWriter):
     """
 
     transport: Any
+    protocol = "h1"
     deadline: float = math.inf
     write_blocked = False
     is_tunnel = False
@@ -72,6 +76,7 @@ class Http1ServerConnection(ResponseWriter):
         self.forwarded: dict[bytes, Any] = {}
         self.memo: Any = None
         self._reader = RequestHeadReader(factory.limits)
+        self._head = None  # type: ignore[assignment]  # before the first request
         self._state = HEAD
         self._request: Any = None
         self._pending = b""
@@ -188,10 +193,14 @@ class Http1ServerConnection(ResponseWriter):
 
     def _receive_head(self, data: bytes) -> bytes:
         reader = self._reader
-        was_partial = bool(reader.partial)
+        before = reader.partial
+        was_partial = bool(before)
         try:
             head, rest = reader.feed(data)
         except GatewayError as error:
+            if (before + data).startswith(HTTP2_LINE) and self._may_speak_http2():
+                self.become_http2().dataReceived(before + data)
+                return b""
             self._refuse(error)
             return b""
         if head is None:
@@ -220,6 +229,31 @@ class Http1ServerConnection(ResponseWriter):
         if self._state == BODY and not request.body_wanted:
             self._pause(_BY_BODY)
         return rest
+
+    def _may_speak_http2(self) -> bool:
+        """RFC 9113 section 3.3: only on a plain connection, where nothing else was said before."""
+        return self.factory.http2 and self.scheme == b"http" and self._head is None
+
+    def become_http2(self) -> Http2ServerConnection:
+        """Let HTTP/2 have the connection, from its preface on; it has been told what this one knows."""
+        self.wheel.forget_coarse(self)
+        self.wheel.forget(self)
+        self._state = DISCARD
+        self._reader.close()
+        transport = self.transport
+        transport.unregisterProducer()
+        connection = Http2ServerConnection(self.factory)
+        connection.peer_ip = self.peer_ip
+        connection.scheme = self.scheme
+        connection.local_port = self.local_port
+        connection.client_certificate = self.client_certificate
+        self.factory.replace(self, connection)
+        if self.scheme == b"https":
+            transport.wrappedProtocol = connection
+        else:
+            transport.protocol = connection
+        connection.makeConnection(transport)
+        return connection
 
     def _begin(self, head: Any) -> Any:
         self._head = head

@@ -152,8 +152,8 @@ class ClientConnection(Protocol):
 
     #: True when this connection has completed an exchange before.
     reused: bool
-    #: The last response head was of HTTP/1.0.
-    is_http_10: bool
+    #: Of the protocol that the last response head came in, as ``Via`` says it.
+    version: bytes
 
     def start(
         self,

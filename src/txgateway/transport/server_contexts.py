@@ -15,9 +15,10 @@ from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAl
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-#: What clients may choose from by ALPN (RFC 7301), what we like best first: THE place for further protocols. One that
-#: offers only others is refused; one that offers nothing gets HTTP/1.1.
-ALPN_PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
+HTTP2: Final = b"h2"
+#: What clients may choose from by ALPN (RFC 7301), what we like best first. One that offers only others is refused;
+#: one that offers nothing gets HTTP/1.1.
+ALPN_PROTOCOLS: Final = (HTTP2, b"http/1.1", b"http/1.0")
 
 #: Of TLS 1.2: ephemeral keys and authenticated encryption only. TLS 1.3 has no others, and needs no list.
 _TLS_12_SUITES: Final = (
@@ -80,11 +81,13 @@ class TlsPolicy:
         client_auth: ``none``, ``optional`` or ``required``: whether they are asked for a certificate. One that is
             shown has to be good.
         client_authorities: who may have issued it.
+        http2: is offered.
     """
 
     min_version: str = "1.2"
     client_auth: str = "none"
     client_authorities: tuple[Certificate, ...] = ()
+    http2: bool = True
 
 
 class UnusablePair(ValueError):
@@ -174,7 +177,8 @@ def make_context(pair: KeyPair, policy: TlsPolicy) -> SSL.Context:
     context.set_cipher_list(b":".join(_TLS_12_SUITES))
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_alpn_select_callback(_select_protocol)
+    protocols = tuple(protocol for protocol in ALPN_PROTOCOLS if policy.http2 or protocol != HTTP2)
+    context.set_alpn_select_callback(lambda _, offered: _select_protocol(protocols, offered))
     # Tickets need no memory of ours; the cache is for clients that have none.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSION_ID)
@@ -205,8 +209,8 @@ def reason_of(error: SSL.Error) -> str:
     return reason or "unknown"
 
 
-def _select_protocol(_: SSL.Connection, offered: list[bytes]) -> bytes:
-    for protocol in ALPN_PROTOCOLS:
+def _select_protocol(protocols: Sequence[bytes], offered: Sequence[bytes]) -> bytes:
+    for protocol in protocols:
         if protocol in offered:
             return protocol
     # RFC 7301 section 3.2: the alert no_application_protocol. An exception is how pyOpenSSL is told to send it.

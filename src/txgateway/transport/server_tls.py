@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from txgateway.transport.client_certificate import forwarded_client_cert
 from txgateway.transport.http1_factory import Http1ServerFactory
-from txgateway.transport.server_contexts import ServerContexts, reason_of
+from txgateway.transport.server_contexts import HTTP2, ServerContexts, reason_of
 from txgateway.transport.sockets import unsent_bytes
 
 _log = Logger()
@@ -107,6 +107,8 @@ class TlsServerTransport(TLSMemoryBIOProtocol):
             connection = self.wrappedProtocol
             connection.deadline = inner.wheel.after(inner.limits.keepalive_timeout_s)
             connection.client_certificate = forwarded_client_cert(self._tlsConnection)
+            if self._tlsConnection.get_alpn_proto_negotiated() == HTTP2:
+                connection.become_http2()
 
     def on_deadline(self, now: float) -> None:
         """The handshake takes too long, or nobody reads the alert."""

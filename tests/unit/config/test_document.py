@@ -230,7 +230,6 @@ def test_route_with_something_wrong_is_refused(route: dict[str, Any], expected: 
         ),
         ({"targets": ["http://a", "http://A:80"]}, "backends.a.targets: a:80 is given 2 times"),
         ({"targets": ["demo", "http://a"]}, "backends.a.targets: the demo backend is the only target"),
-        ({"targets": ["h2c://a"]}, "backends.a.targets: 'h2c://' is not accepted: this version does not implement"),
         (
             {"tls": {"ca_file": "/nowhere"}},
             "backends.a.tls.ca_file: '/nowhere' is not accepted: the file cannot be read",

@@ -1,0 +1,173 @@
+"""The connections to a target that may speak HTTP/2: many exchanges share one, where it does."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+
+from txgateway.config.groups import Pool as PoolSettings
+from txgateway.errors import GatewayError, PoolExhausted
+from txgateway.proxy.pool import ConnectionPool, PoolDial, TargetDialer, Waiter
+from txgateway.transport.http2.client import MAX_STREAMS, Http2ClientConnection
+from txgateway.transport.interfaces import ClientConnection
+from txgateway.transport.wheel import TimerWheel
+
+_ONE_EACH: Final = 1
+
+
+class MultiplexedPool(ConnectionPool):
+    """Like its base, but connections that speak HTTP/2 are shared, as far as the target allows.
+
+    What is dialed decides: by ALPN, or by the target's scheme. Until the first dial has ended, a connection is taken
+    for one that can be shared, and further waiters queue for it; they share its fate. A shared connection that
+    is old, or that the target wants to be rid of, gets no more exchanges and closes after its last.
+
+    Args:
+        tunnels: connections that HTTP/1.1 is spoken on, for upgrades, while no shared connection of the target takes
+            extended CONNECT; None if the target always speaks HTTP/2.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dialer: TargetDialer,
+        clock: IReactorTime,
+        wheel: TimerWheel,
+        settings: PoolSettings,
+        tunnels: ConnectionPool | None = None,
+    ) -> None:
+        super().__init__(name, dialer, clock, wheel, settings)
+        self._tunnels = tunnels
+        self._shared: dict[Http2ClientConnection, None] = {}
+        self._greeting: dict[Http2ClientConnection, PoolDial] = {}
+        self._per_connection = MAX_STREAMS
+
+    @property
+    def active(self) -> int:
+        """Connections with an exchange."""
+        busy = sum(connection.is_busy for connection in self._shared)
+        return self._active + busy + (0 if self._tunnels is None else self._tunnels.active)
+
+    @property
+    def idle(self) -> int:
+        """Connections without one."""
+        idle = sum(not connection.is_busy for connection in self._shared)
+        return len(self._idle) + idle + (0 if self._tunnels is None else self._tunnels.idle)
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def acquire(self, waiter: Waiter, *, fresh: bool = False, tunnel: bool = False) -> ClientConnection | None:
+        """As the base does.
+
+        Args:
+            tunnel: for an upgrade.
+        """
+        if tunnel and self._tunnels is not None and not self._takes_tunnels():
+            return self._tunnels.acquire(waiter, fresh=fresh)
+        return super().acquire(waiter, fresh=fresh)
+
+    def _takes_tunnels(self) -> bool:
+        return any(connection.peer_connects and connection.spare for connection in self._shared)
+
+    def cancel(self, waiter: Waiter) -> None:
+        if self._tunnels is not None:
+            self._tunnels.cancel(waiter)
+        super().cancel(waiter)
+
+    def _take(self) -> ClientConnection | None:
+        now = self.clock.seconds()
+        for connection in self._shared:
+            if connection.spare > 0 and now - connection.opened_at < self._max_age_s:
+                return connection.exchange()
+        return super()._take()
+
+    def _may_dial(self) -> bool:
+        return self._open() < self._max_connections and (
+            len(self._dials) * self._per_connection <= len(self._dial_of) + len(self._pending)
+        )
+
+    def _open(self) -> int:
+        return super()._open() + len(self._shared)
+
+    def _max_pending(self) -> int:
+        return super()._max_pending() + len(self._dials) * (self._per_connection - 1)
+
+    # --- connections come and go ---------------------------------------------------------------------------------
+
+    def on_dialed(self, dial: PoolDial, connection: Any) -> None:
+        """A dial succeeded; what it made says what the target speaks."""
+        if not isinstance(connection, Http2ClientConnection):
+            self._per_connection = _ONE_EACH
+            super().on_dialed(dial, connection)
+            self._dial_for_pending()
+            return
+        connection.owner = self
+        connection.opened_at = self.clock.seconds()
+        connection.idle_timeout_s = self._idle_timeout_s
+        connection.max_age_s = self._max_age_s
+        self._greeting[connection] = dial
+
+    def on_ready(self, connection: Http2ClientConnection) -> None:
+        """A target has introduced itself."""
+        dial = self._greeting.pop(connection)
+        if dial not in self._dials:  # nobody wanted it any more
+            self._shared[connection] = None
+            connection.close()
+            return
+        del self._dials[dial]
+        self._shared[connection] = None
+        self._per_connection = max(1, connection.spare)
+        waiter = dial.waiter
+        if waiter is not None:
+            del self._dial_of[waiter]
+            self._fresh.discard(waiter)
+            if connection.spare:
+                waiter.on_connection(connection.exchange())
+            else:
+                waiter.on_unavailable(PoolExhausted("the target takes no streams"))
+        self.on_spare(connection)
+
+    def on_spare(self, connection: Http2ClientConnection) -> None:
+        """There is room: for who waits longest."""
+        while connection.spare > 0 and connection in self._shared:
+            waiter = self._next_waiter()
+            if waiter is None:
+                return
+            waiter.on_connection(connection.exchange())
+
+    def forget_shared(self, connection: Http2ClientConnection, error: GatewayError) -> None:
+        """No exchange may begin on it any more."""
+        dial = self._greeting.pop(connection, None)
+        if dial is not None:
+            if dial in self._dials:
+                self.on_dial_failed(dial, error)
+            return
+        if connection in self._shared:
+            del self._shared[connection]
+            self._dial_for_pending()
+
+    def on_dial_failed(self, dial: PoolDial, error: GatewayError) -> None:
+        """A dial failed, and with it all who queued for what would come of it."""
+        behind: list[Waiter] = []
+        if not self._shared and len(self._dials) == 1 and self._per_connection > 1:
+            behind = list(self._pending)
+            self._pending.clear()
+            self._fresh.difference_update(behind)
+        super().on_dial_failed(dial, error)
+        for waiter in behind:
+            waiter.on_unavailable(error)
+
+    def close(self) -> None:
+        for connection in list(self._shared):
+            connection.retire()
+        for connection in list(self._greeting):
+            connection.close()
+        if self._tunnels is not None:
+            self._tunnels.close()
+        super().close()
+
+
+def is_multiplexed(scheme: str) -> bool:
+    """Whether targets of this scheme may speak HTTP/2."""
+    return scheme in ("h2c", "https")

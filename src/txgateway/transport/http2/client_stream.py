@@ -1,0 +1,316 @@
+"""One exchange with a target over HTTP/2: a ``ClientConnection`` that lives as long as its stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import Logger
+
+from txgateway.errors import UpstreamError, UpstreamProtocolError
+from txgateway.headers import end_to_end
+from txgateway.transport.http2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR, StreamFault
+from txgateway.transport.http2.connection import ENDED
+from txgateway.transport.http2.fields import CONNECTION_SPECIFIC, read_response, read_trailers
+from txgateway.transport.http2.hpack import NEVER_INDEXED, EncodedField
+from txgateway.transport.http2.stream import Stream
+from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
+from txgateway.transport.websocket import WEBSOCKET, websocket_accept
+
+if TYPE_CHECKING:
+    from txgateway.transport.http2.client import Http2ClientConnection
+
+_log = Logger()
+
+#: Most 1xx responses in one exchange.
+MAX_INFORMATIONAL: Final = 16
+_NOT_SENT: Final = CONNECTION_SPECIFIC | {b"host"}
+
+
+class ClientStream(Stream):
+    """An exchange, from before it has a number.
+
+    A WebSocket's upgrade becomes an extended CONNECT (RFC 8441), and its 200 a 101.
+
+    Attributes:
+        reused: its connection has completed an exchange.
+    """
+
+    __slots__ = (
+        "_handler",
+        "_has_head",
+        "_informational",
+        "_is_head_request",
+        "_key",
+        "_left",
+        "_tunnel",
+        "_upgrade",
+        "reused",
+    )
+
+    connection: Http2ClientConnection
+    version = b"2"
+
+    def __init__(self, connection: Http2ClientConnection, *, is_reused: bool) -> None:
+        super().__init__(connection, 0)
+        self.reused = is_reused
+        self._handler: ResponseHandler | None = None
+        self._tunnel: Tunnel | None = None
+        self._left = UNKNOWN_LENGTH
+        self._informational = 0
+        self._has_head = self._is_head_request = False
+        self._upgrade = self._key = b""
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        handler: ResponseHandler,
+        method: bytes,
+        target: bytes,
+        headers: HeaderList,
+        length: int,
+        first: bytes,
+        ended: bool,
+        upgrade: bytes = b"",
+    ) -> None:
+        """Send a request head, and ``first`` bytes of its body in the same write."""
+        connection = self.connection
+        self._handler = handler
+        self._is_head_request = method == b"HEAD"
+        self._upgrade = upgrade
+        authority = b""
+        fields: list[EncodedField] = []
+        for name, _, value in headers:
+            if name in _NOT_SENT:
+                if name == b"host":
+                    authority = value
+            elif upgrade and name == b"sec-websocket-key":
+                self._key = value
+            else:
+                fields.append((name, value, name in NEVER_INDEXED))
+        if upgrade:
+            if upgrade.lower() != WEBSOCKET or not connection.peer_connects:
+                connection.clock.callLater(0, self._cannot_upgrade)
+                return
+            method, ended = b"CONNECT", False
+            pseudo = [(b":method", method, False), (b":protocol", WEBSOCKET, False)]
+        else:
+            pseudo = [(b":method", method, False)]
+        pseudo += (
+            (b":scheme", connection.scheme, False),
+            (b":authority", authority, False),
+            (b":path", target, False),
+        )
+        if length >= 0:
+            fields.append((b"content-length", b"%d" % length, True))
+        connection.begin(self)
+        connection.send_headers(self, pseudo + fields, 0)
+        if first:
+            self.write(first)
+        if ended:
+            self.finish([])
+        connection.flush()
+
+    def _cannot_upgrade(self) -> None:
+        self.fail(UpstreamProtocolError("the target takes no WebSockets over HTTP/2"))
+        self.connection.stream_over(is_success=False)
+
+    def send_body(self, data: bytes) -> None:
+        """Send more of the request body; without effect once the exchange is over."""
+        if self._handler is not None and data and not self.is_local_closed:
+            self.write(data)
+            self.connection.flush()
+
+    def send_end(self, trailers: HeaderList) -> None:
+        """The request body is complete."""
+        if self._handler is not None and not self.is_local_closed:
+            self.finish(trailers)
+            self.connection.flush()
+
+    def stop_sending(self) -> None:
+        """The target wants no more of the request."""
+        self.is_local_closed = True
+        self.drop_output()
+
+    def on_sent_all(self) -> None:
+        if self._upgrade and self._tunnel is None and self._has_head:  # nobody is left to hear the target's end
+            self._leave(CANCEL)
+
+    def on_blocked(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.target_blocked()
+        elif self._handler is not None:
+            self._handler.on_write_blocked()
+
+    def on_drained(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.target_drained()
+        elif self._handler is not None:
+            self._handler.on_write_drained()
+
+    # --- receiving ------------------------------------------------------------------------------------------------
+
+    def on_fields(self, fields: list[EncodedField], *, has_ended: bool) -> None:
+        """A header block: of a 1xx response, of the response, or of its trailers."""
+        handler = self._handler
+        if handler is None:
+            return
+        self.connection.touch(handler)
+        if self._has_head:
+            if not has_ended:
+                raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
+            trailers = read_trailers(fields)
+            self.check_length(0, has_ended=True)
+            self.receive_end(trailers)
+            return
+        status, headers, length = read_response(fields)
+        headers = end_to_end(headers, None)
+        if status < 200:
+            self._informational += 1
+            if status == 101 or has_ended or self._informational > MAX_INFORMATIONAL:
+                raise StreamFault(PROTOCOL_ERROR, "informational response that there may not be")
+            handler.on_informational(status, headers)
+            return
+        self._has_head = True
+        if self._upgrade and status < 300:
+            self._upgraded(handler, headers, has_ended=has_ended)
+            return
+        is_bodiless = self._is_head_request or status == 204 or status == 304
+        self._left = 0 if is_bodiless else UNKNOWN_LENGTH if length is None else length
+        if has_ended:
+            if self._left > 0:
+                raise StreamFault(PROTOCOL_ERROR, "length of a body that does not come")
+            self._left = 0
+        if length is None or status == 204:
+            length = NO_BODY if is_bodiless or has_ended else UNKNOWN_LENGTH
+        handler.on_head(status, b"", headers, length)
+        if has_ended:
+            self.receive_end([])
+
+    def check_length(self, size: int, *, has_ended: bool) -> None:
+        if not self._has_head:
+            raise StreamFault(PROTOCOL_ERROR, "DATA before the response")
+        if self._left >= 0:
+            self._left -= size
+            if self._left < 0 or (has_ended and self._left):
+                raise StreamFault(PROTOCOL_ERROR, "body of another length")
+
+    def on_data(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.from_target(data)
+        elif self._handler is not None:
+            self.connection.touch(self._handler)
+            self._handler.on_body(data)
+
+    def on_body_end(self, trailers: HeaderList) -> None:
+        """The response is complete and delivered."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            self._leave(NO_ERROR)
+            tunnel.target_lost()
+            return
+        handler, self._handler = self._handler, None
+        if handler is None:
+            return
+        self._leave(NO_ERROR)
+        self.connection.stream_over(is_success=True)
+        handler.on_end(trailers)
+        self.connection.touch(handler)
+
+    def resume(self) -> None:
+        """Deliver what is held, and then what comes."""
+        super().resume()
+        self.connection.after_read()
+
+    def pause_reading(self) -> None:
+        """The client is slower than the target."""
+        self.pause()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self.resume()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_open(self) -> bool:
+        return self.id != 0 and self.connection.streams.get(self.id) is self
+
+    def _leave(self, code: int) -> None:
+        """The stream is over, whatever of the request is not sent yet."""
+        if self._is_open:
+            if self.is_local_closed and self.is_remote_closed:
+                self.connection.close_stream(self, ENDED)
+            else:
+                self.connection.reset_stream(self, code)
+
+    def fail(self, error: UpstreamError) -> None:
+        """The exchange failed; the stream is closed already."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.target_lost()
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            error.bytes_written = True
+            error.response_started = self._has_head or self._informational > 0
+            error.on_reused_connection = self.reused
+            handler.on_failed(error)
+            handler.on_flush()
+
+    def on_fault(self, fault: StreamFault) -> None:
+        self.fail(UpstreamProtocolError(fault.problem))
+        self.connection.stream_over(is_success=False)
+
+    def on_connection_lost(self) -> None:
+        if self._held is None or not self.is_remote_closed:  # else all of the response is here
+            self.fail(self.connection.error())
+
+    def cancel(self) -> None:
+        """Give up the exchange; the handler hears nothing more."""
+        was_open = self._is_open
+        self._handler = None
+        self._tunnel = None
+        self._held = None
+        self._leave(CANCEL)
+        self.connection.flush()
+        if was_open:
+            self.connection.stream_over(is_success=False)
+
+    abort = cancel
+
+    def is_alive(self) -> bool:
+        """It is, or it would not be."""
+        return True
+
+    # --- tunnel ---------------------------------------------------------------------------------------------------
+
+    def _upgraded(self, handler: ResponseHandler, headers: HeaderList, *, has_ended: bool) -> None:
+        self._handler = None
+        self.pause()
+        headers = [
+            (b"upgrade", b"Upgrade", WEBSOCKET),
+            (b"sec-websocket-accept", b"Sec-WebSocket-Accept", websocket_accept(self._key)),
+            *headers,
+        ]
+        handler.on_upgraded(self, headers, b"")
+        handler.on_flush()
+        self.resume()
+        if has_ended:
+            self.receive_end([])
+
+    def become_tunnel(self, tunnel: Tunnel) -> None:
+        """Report to ``tunnel`` from now on; to be called within ``on_upgraded``."""
+        self._tunnel = tunnel
+
+    def write_raw(self, data: bytes) -> None:
+        """Send opaque bytes through the tunnel."""
+        if self._is_open and not self.is_local_closed:
+            self.write(data)
+            self.connection.flush()
+
+    def close_tunnel(self) -> None:
+        """Close the tunnel after what was written; its end hears nothing more."""
+        self._tunnel = None
+        if self._is_open and not self.is_local_closed:
+            self.finish([])
+            self.connection.flush()
