@@ -13,6 +13,7 @@ import errno
 import select
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import epollreactor, posixbase
@@ -30,8 +31,26 @@ class GatewayReactor(epollreactor.EPollReactor):
 
     seconds = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        self._at_turn_end: list[Callable[[], None]] = []
+        super().__init__()
+
+    def at_turn_end(self, call: Callable[[], None]) -> None:
+        """Call this once, when all that has happened at the same time has been served: for who collects output."""
+        self._at_turn_end.append(call)
+
+    def _end_turn(self) -> None:
+        calls, self._at_turn_end = self._at_turn_end, []
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                log.err()
+
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events for at most ``timeout`` seconds (None: for ever) and serve them."""
+        if self._at_turn_end:  # of what timers have done
+            self._end_turn()
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as exc:
@@ -63,6 +82,8 @@ class GatewayReactor(epollreactor.EPollReactor):
                 log.err()
             if why:
                 self._disconnectSelectable(selectable, why, in_read)
+        if self._at_turn_end:
+            self._end_turn()
 
     doIteration = doPoll
 

@@ -109,7 +109,7 @@ class ClientStream(Stream):
             self.write(first)
         if ended:
             self.finish([])
-        connection.flush()
+        connection.flush_soon()
 
     def _cannot_upgrade(self) -> None:
         self.fail(UpstreamProtocolError("the target takes no WebSockets over HTTP/2"))
@@ -119,13 +119,13 @@ class ClientStream(Stream):
         """Send more of the request body; without effect once the exchange is over."""
         if self._handler is not None and data and not self.is_local_closed:
             self.write(data)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def send_end(self, trailers: HeaderList) -> None:
         """The request body is complete."""
         if self._handler is not None and not self.is_local_closed:
             self.finish(trailers)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def stop_sending(self) -> None:
         """The target wants no more of the request."""
@@ -272,7 +272,7 @@ class ClientStream(Stream):
         self._tunnel = None
         self._held = None
         self._leave(CANCEL)
-        self.connection.flush()
+        self.connection.flush_soon()
         if was_open:
             self.connection.stream_over(is_success=False)
 
@@ -306,11 +306,11 @@ class ClientStream(Stream):
         """Send opaque bytes through the tunnel."""
         if self._is_open and not self.is_local_closed:
             self.write(data)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def close_tunnel(self) -> None:
         """Close the tunnel after what was written; its end hears nothing more."""
         self._tunnel = None
         if self._is_open and not self.is_local_closed:
             self.finish([])
-            self.connection.flush()
+            self.connection.flush_soon()

@@ -122,6 +122,10 @@ class Http2Connection(TwistedProtocol):
         self._is_held = False  # the rest of a read waits for the next turn
         self._is_paused = False
         self._is_pumping_later = False
+        self._is_reading = False
+        self._is_flushed_soon = False
+        self._collected = 0
+        self._at_turn_end: Callable[[Callable[[], None]], None] | None = getattr(clock, "at_turn_end", None)
         self._dropped = 0
         self._work = 0
         self._empty_frames = Allowance(EMPTY_FRAMES, EMPTY_FRAMES_PER_S, wheel.now)
@@ -178,6 +182,7 @@ class Http2Connection(TwistedProtocol):
         if self._is_over:
             self._drop(data)
             return
+        self._is_reading = True
         try:
             self._receive(self._buffer + data if self._buffer else data)
         except ConnectionFault as fault:
@@ -186,6 +191,7 @@ class Http2Connection(TwistedProtocol):
             _log.failure("fault in the HTTP/2 transport")
             self.fail(ConnectionFault(INTERNAL_ERROR, "fault"))
         self.after_read()
+        self._is_reading = False
         self.flush()
 
     def after_read(self) -> None:
@@ -493,6 +499,7 @@ class Http2Connection(TwistedProtocol):
         out.append(frames.frame_header(size, DATA, flags, stream.id))
         if size:
             out.append(data)
+            self._collected += size
 
     def end_tail(self, index: int) -> None:
         """Let the frame whose header is ``index`` of what is collected end its stream."""
@@ -510,6 +517,21 @@ class Http2Connection(TwistedProtocol):
         self._ready.pop(stream, None)
         self._swelling.discard(stream)
 
+    def flush_soon(self) -> None:
+        """Flush once what is happening at the same time, to other streams, has had its turn too."""
+        if self._is_reading:
+            return  # at its end
+        if self._at_turn_end is None or self._collected > WRITE_BYTES:
+            self.flush()
+        elif not self._is_flushed_soon:
+            self._is_flushed_soon = True
+            self._at_turn_end(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._is_flushed_soon = False
+        if not self._is_over:
+            self.flush()
+
     def flush(self) -> None:
         """Let waiting streams take turns, and hand what was collected to the transport."""
         if self._ready:
@@ -525,6 +547,7 @@ class Http2Connection(TwistedProtocol):
 
     def _write(self) -> None:
         out, self._out = self._out, []
+        self._collected = 0
         self.flushes += 1
         self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 

@@ -263,11 +263,11 @@ class ServerStream(Stream):
         self.connection.wheel.forget_coarse(self)
         if not self._is_closed:
             self.connection.reset_stream(self, CANCEL)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def flush(self) -> None:
         """Write out what was collected."""
-        self.connection.flush()
+        self.connection.flush_soon()
 
     def unsent_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
@@ -278,7 +278,7 @@ class ServerStream(Stream):
         self._request = None
         if not self._is_closed:
             self.connection.reset_stream(self, INTERNAL_ERROR)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def close_when_idle(self) -> None:
         """The connection goes on: a request that is malformed in its own way spoils no other."""
@@ -300,14 +300,14 @@ class ServerStream(Stream):
         """Hand all further bytes to ``tunnel``; returns those that have already come."""
         self._tunnel = tunnel
         self.factory.counts.connection_opened("tunnel")
-        self.connection.flush()
+        self.connection.flush_soon()
         return self.take_held()
 
     def tunnel_write(self, data: bytes) -> None:
         """Send opaque bytes."""
         if not self._is_closed:
             self.write(data)
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def tunnel_pause(self) -> None:
         """The other end is slower."""
@@ -322,4 +322,4 @@ class ServerStream(Stream):
         self._give_up()
         if not self._is_closed:
             self.finish([])
-            self.connection.flush()
+            self.connection.flush_soon()

@@ -226,7 +226,7 @@ class Stream:
             self._is_delivering = True
             self._deliver()
             self._is_delivering = False
-            self.connection.flush()
+            self.connection.flush_soon()
 
     def take_held(self) -> bytes:
         """What is held, without waiting for :meth:`resume`, which this makes needless; an end comes a turn later."""
