@@ -16,8 +16,9 @@ from txgateway.errors import GatewayError, UpstreamError, UpstreamProtocolError,
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.client_stream import ClientStream
 from txgateway.transport.http2.codes import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ConnectionFault, Http2Fault
-from txgateway.transport.http2.connection import RESET_BY_PEER, Http2Connection
+from txgateway.transport.http2.connection import Http2Connection
 from txgateway.transport.http2.floods import LIST_BYTES
+from txgateway.transport.http2.streams import RESET_BY_PEER
 from txgateway.transport.interfaces import ResponseHandler
 from txgateway.transport.wheel import TimerWheel
 

@@ -9,10 +9,10 @@ from twisted.logger import Logger
 from txgateway.errors import UpstreamError, UpstreamProtocolError
 from txgateway.headers import end_to_end
 from txgateway.transport.http2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.connection import ENDED
 from txgateway.transport.http2.fields import CONNECTION_SPECIFIC, read_response, read_trailers
 from txgateway.transport.http2.hpack import NEVER_INDEXED, EncodedField
 from txgateway.transport.http2.stream import Stream
+from txgateway.transport.http2.streams import ENDED
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
 from txgateway.transport.websocket import WEBSOCKET, websocket_accept
 

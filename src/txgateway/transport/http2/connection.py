@@ -1,21 +1,16 @@
-"""One HTTP/2 connection, whichever end of it we are: frames in, frames out, and the windows (RFC 9113).
+"""The receiving half of an HTTP/2 connection, whichever end of it we are (RFC 9113).
 
 Every frame is judged here for its form; what HEADERS and the end of a stream mean is the business of the two ends,
-:mod:`.server` and :mod:`.client`. Output is collected and leaves as one write with :meth:`Http2Connection.flush`.
+:mod:`.server` and :mod:`.client`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.codes import (
@@ -26,39 +21,21 @@ from txgateway.transport.http2.codes import (
     PROTOCOL_ERROR,
     STREAM_CLOSED,
     ConnectionFault,
-    Http2Fault,
     StreamFault,
 )
 from txgateway.transport.http2.floods import (
     BLOCK_BYTES,
     BLOCK_FRAMES,
     EARNED,
-    EMPTY_FRAMES,
-    EMPTY_FRAMES_PER_S,
     TURN_FRAMES,
-    UNSENT_BYTES,
-    Allowance,
 )
-from txgateway.transport.http2.frames import DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS
-from txgateway.transport.http2.hpack import EncodedField, HeaderDecoder, HeaderEncoder
+from txgateway.transport.http2.frames import END_HEADERS, END_STREAM, HEADER_BYTES
+from txgateway.transport.http2.hpack import EncodedField, HeaderDecoder
 from txgateway.transport.http2.stream import Stream
-from txgateway.transport.sockets import unsent_bytes
+from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US, StreamKeeper
 from txgateway.transport.wheel import TimerWheel
 
 _log = Logger()
-
-#: After GOAWAY for a fault, what the peer still sends is read and dropped for this long, and up to this much, so that
-#: the kernel does not reset the connection before the peer has read why.
-LINGER_S: Final = 5.0
-LINGER_BYTES: Final = 16 * 1024 * 1024
-#: Sent in one turn at most, by streams that take turns; and in one write.
-TURN_BYTES: Final = 256 * 1024
-WRITE_BYTES: Final = 64 * 1024
-#: Streams of which it is known how they ended.
-KNOWN_CLOSED: Final = 256
-
-#: How a stream ended: as it should, by RST_STREAM of ours, or by the peer's.
-ENDED, RESET_BY_US, RESET_BY_PEER = range(3)
 
 
 class _Block:
@@ -74,8 +51,7 @@ class _Block:
         self.frames = 1
 
 
-@implementer(IPushProducer)
-class Http2Connection(TwistedProtocol):
+class Http2Connection(StreamKeeper):
     """What both ends have in common.
 
     Args:
@@ -85,50 +61,22 @@ class Http2Connection(TwistedProtocol):
         max_list_bytes: of a header block's fields (RFC 7541 section 4.1).
 
     Attributes:
-        deadline: looked at by the wheel.
-        streams: the open ones, by their number.
-        write_blocked: the transport's buffer is full.
-        send_window, initial_send_window, max_frame_bytes: what the peer allows.
-        flushes: counts writes, for who wants to know whether output is still here.
+        stream_window: of those.
+        peer_connects: the peer takes extended CONNECT (RFC 8441).
     """
 
-    transport: Any
-    deadline: float = math.inf
-    write_blocked = False
-
     def __init__(self, wheel: TimerWheel, clock: IReactorTime, windows: tuple[int, int], max_list_bytes: int) -> None:
-        self.wheel = wheel
-        self.clock = clock
-        self.streams: dict[int, Any] = {}
-        self.flushes = 0
-        self.send_window = self.initial_send_window = frames.DEFAULT_WINDOW
-        self.max_frame_bytes = frames.FRAME_BYTES
-        self.encoder = HeaderEncoder()
-        self.peer_connects = False  # the peer takes extended CONNECT
+        super().__init__(wheel, clock)
+        self.peer_connects = False
         self._connection_window, self.stream_window = windows
         self._receive_left = self._connection_window
         self._consumed = 0
         self._decoder = HeaderDecoder(max_list_bytes)
         self._max_block_bytes = max(BLOCK_BYTES, max_list_bytes // 2)
-        self._out: list[bytes] = []
-        self._ready: dict[Stream, None] = {}  # whose output waits for its turn, in order
-        self._swelling: set[Stream] = set()  # whose output has grown since the last flush
-        self._closed: dict[int, int] = {}
-        self._last_peer_id = 0
         self._buffer = b""
         self._block: _Block | None = None
         self._has_settings = False
-        self._is_over = False  # nothing of what comes matters any more
-        self._is_held = False  # the rest of a read waits for the next turn
-        self._is_paused = False
-        self._is_pumping_later = False
-        self._is_reading = False
-        self._is_flushed_soon = False
-        self._collected = 0
-        self._at_turn_end: Callable[[Callable[[], None]], None] | None = getattr(clock, "at_turn_end", None)
-        self._dropped = 0
         self._work = 0
-        self._empty_frames = Allowance(EMPTY_FRAMES, EMPTY_FRAMES_PER_S, wheel.now)
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
             self._on_headers,
@@ -169,9 +117,6 @@ class Http2Connection(TwistedProtocol):
     def on_crossing_frame(self) -> None:
         """A frame of a stream that we have reset came too late to matter."""
 
-    def on_last_stream(self) -> None:
-        """No stream is open any more."""
-
     def is_idle(self, stream_id: int) -> bool:
         """Whether a stream was never used."""
         raise NotImplementedError
@@ -193,6 +138,10 @@ class Http2Connection(TwistedProtocol):
         self.after_read()
         self._is_reading = False
         self.flush()
+
+    def forget_input(self) -> None:
+        self._buffer = b""
+        self._block = None
 
     def after_read(self) -> None:
         """All frames of a read have been handled."""
@@ -241,11 +190,6 @@ class Http2Connection(TwistedProtocol):
         if not self._is_over:
             self._resume()
             self.dataReceived(b"")
-
-    def _drop(self, data: bytes) -> None:
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES:
-            self.transport.abortConnection()
 
     def spend_empty(self) -> None:
         """A frame that brought nothing."""
@@ -464,208 +408,3 @@ class Http2Connection(TwistedProtocol):
             self._receive_left += self._consumed
             self.send(frames.window_frame(0, self._consumed))
             self._consumed = 0
-
-    # --- to the peer ----------------------------------------------------------------------------------------------
-
-    def send(self, frame: bytes) -> None:
-        """One frame, or several; :meth:`flush` follows."""
-        self._out.append(frame)
-
-    def send_headers(self, stream: Stream, fields: list[EncodedField], flags: int) -> None:
-        """HEADERS, and CONTINUATION where one frame is too small."""
-        block = self.encoder.encode(fields)
-        out = self._out
-        stream.mark_tail(len(out))
-        if len(block) <= frames.FRAME_BYTES:
-            out += (frames.frame_header(len(block), HEADERS, flags | END_HEADERS, stream.id), block)
-            return
-        kind, position = HEADERS, 0
-        while position < len(block):
-            part = block[position : position + frames.FRAME_BYTES]
-            position += len(part)
-            if position == len(block):
-                flags |= END_HEADERS
-            out += (frames.frame_header(len(part), kind, flags, stream.id), part)
-            kind, flags = frames.CONTINUATION, 0
-
-    def send_data(self, stream: Stream, data: bytes, flags: int) -> None:
-        """DATA within all windows."""
-        size = len(data)
-        self.send_window -= size
-        stream.send_window -= size
-        self._empty_frames.earn(EARNED)  # for the WINDOW_UPDATEs that will answer it
-        out = self._out
-        stream.mark_tail(len(out))
-        out.append(frames.frame_header(size, DATA, flags, stream.id))
-        if size:
-            out.append(data)
-            self._collected += size
-
-    def end_tail(self, index: int) -> None:
-        """Let the frame whose header is ``index`` of what is collected end its stream."""
-        header = self._out[index]
-        self._out[index] = header[:4] + bytes((header[4] | END_STREAM,)) + header[5:]
-
-    def swells(self, stream: Stream) -> None:
-        """A stream has output that waits."""
-        self._swelling.add(stream)
-        if stream.send_window > 0:
-            self._ready[stream] = None
-
-    def drop_output(self, stream: Stream) -> None:
-        """A stream has no output that waits any more."""
-        self._ready.pop(stream, None)
-        self._swelling.discard(stream)
-
-    def flush_soon(self) -> None:
-        """Flush once what is happening at the same time, to other streams, has had its turn too."""
-        if self._is_reading:
-            return  # at its end
-        if self._at_turn_end is None or self._collected > WRITE_BYTES:
-            self.flush()
-        elif not self._is_flushed_soon:
-            self._is_flushed_soon = True
-            self._at_turn_end(self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._is_flushed_soon = False
-        if not self._is_over:
-            self.flush()
-
-    def flush(self) -> None:
-        """Let waiting streams take turns, and hand what was collected to the transport."""
-        if self._ready:
-            self._pump()
-        if self._out:
-            self._write()
-        if self._swelling:
-            swelling, self._swelling = self._swelling, set()
-            for stream in swelling:
-                stream.look_at_queue()
-        if self.write_blocked and unsent_bytes(self.transport) > UNSENT_BYTES:
-            self._pause()
-
-    def _write(self) -> None:
-        out, self._out = self._out, []
-        self._collected = 0
-        self.flushes += 1
-        self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _pump(self) -> None:
-        ready = self._ready
-        left, size = TURN_BYTES, 0
-        while ready and not self.write_blocked and self.send_window > 0:
-            if left <= 0:
-                if not self._is_pumping_later:
-                    self._is_pumping_later = True
-                    self.clock.callLater(0, self._pump_on)
-                return
-            stream = next(iter(ready))
-            del ready[stream]
-            sent = stream.send_some()
-            left -= sent
-            size += sent
-            if stream.queued and stream.send_window > 0:
-                ready[stream] = None
-            if size >= WRITE_BYTES:
-                size = 0
-                self._write()
-
-    def _pump_on(self) -> None:
-        self._is_pumping_later = False
-        if not self._is_over:
-            self.flush()
-
-    def pauseProducing(self) -> None:
-        """Twisted: the transport's buffer is full."""
-        self.write_blocked = True
-
-    def resumeProducing(self) -> None:
-        """Twisted: it has emptied."""
-        self.write_blocked = False
-        if self._is_paused and not self._is_held:
-            self._resume()
-        self.flush()
-
-    def stopProducing(self) -> None:
-        """Twisted: the transport is gone; :meth:`connectionLost` follows."""
-
-    def _pause(self) -> None:
-        if not self._is_paused:
-            self._is_paused = True
-            self.transport.pauseProducing()
-
-    def _resume(self) -> None:
-        if self._is_paused and not (self.write_blocked and unsent_bytes(self.transport) > UNSENT_BYTES):
-            self._is_paused = False
-            self.transport.resumeProducing()
-
-    # --- streams come and go --------------------------------------------------------------------------------------
-
-    def close_stream(self, stream: Stream, how: int) -> None:
-        """Forget an open stream, but for how it ended."""
-        del self.streams[stream.id]
-        closed = self._closed
-        closed[stream.id] = how
-        if len(closed) > KNOWN_CLOSED:
-            del closed[next(iter(closed))]
-        stream.release()
-        if not self.streams:
-            self.on_last_stream()
-
-    def reset_stream(self, stream: Stream, code: int) -> None:
-        """End an open stream with RST_STREAM."""
-        self.send(frames.reset_frame(stream.id, code))
-        self.close_stream(stream, RESET_BY_US)
-
-    def fail(self, fault: Http2Fault) -> None:
-        """End the connection for a fault of the peer's, or of ours."""
-        if not self._is_over:
-            _log.debug("HTTP/2 connection ended", problem=fault.problem, code=fault.code)
-            self.send(frames.goaway_frame(self._last_peer_id, fault.code, fault.problem.encode("ascii")))
-            self.end()
-
-    def end(self) -> None:
-        """Say and hear nothing more, and close: RFC 9113 section 5.4.1."""
-        self._is_over = True
-        self._buffer = b""
-        self._block = None
-        self._ready.clear()
-        self._swelling.clear()
-        streams, self.streams = self.streams, {}
-        self._write_last()
-        for stream in streams.values():
-            stream.on_connection_lost()
-        self.transport.unregisterProducer()
-        self._is_held = False
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resumeProducing()
-        self.close_transport()
-        self.deadline = self.wheel.after(LINGER_S)
-        self.wheel.watch(self)
-
-    def close_transport(self) -> None:
-        """Close our half, so that the peer gets to read what was sent."""
-        self.transport.loseWriteConnection()
-
-    def _write_last(self) -> None:
-        if self._out:
-            self._write()
-
-    def on_deadline(self, now: float) -> None:
-        """The wheel."""
-        self.deadline = math.inf
-        if self._is_over:
-            self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.wheel.forget(self)
-        self.wheel.forget_coarse(self)
-        self._is_over = True
-        self._out.clear()
-        self._ready.clear()
-        self._swelling.clear()
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            stream.on_connection_lost()

@@ -20,10 +20,11 @@ from txgateway.transport.http2.codes import (
     Http2Fault,
     StreamFault,
 )
-from txgateway.transport.http2.connection import RESET_BY_PEER, RESET_BY_US, Http2Connection
+from txgateway.transport.http2.connection import Http2Connection
 from txgateway.transport.http2.fields import read_request, read_trailers, repeated
 from txgateway.transport.http2.floods import EARNED, LIST_BYTES, REQUEST_FRAMES, RESETS, RESETS_PER_S, Allowance
 from txgateway.transport.http2.server_stream import ServerStream
+from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
 from txgateway.transport.interfaces import RequestHead
 from txgateway.transport.sockets import unsent_bytes
 

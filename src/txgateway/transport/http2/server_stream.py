@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from txgateway.errors import BadRequest, GatewayError, InternalError
 from txgateway.fields import has_field
 from txgateway.transport.http2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.connection import ENDED
 from txgateway.transport.http2.fields import encoded, status_field
 from txgateway.transport.http2.stream import Stream
+from txgateway.transport.http2.streams import ENDED
 from txgateway.transport.interfaces import NO_BODY, HeaderList, RequestHead, Tunnel
 from txgateway.transport.sockets import unsent_bytes
 

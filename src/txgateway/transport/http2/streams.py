@@ -1,0 +1,125 @@
+"""The streams of an HTTP/2 connection, how each ends, and how the connection does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txgateway.transport.http2 import frames
+from txgateway.transport.http2.codes import Http2Fault
+from txgateway.transport.http2.sending import FrameSender
+from txgateway.transport.http2.stream import Stream
+from txgateway.transport.wheel import TimerWheel
+
+_log = Logger()
+
+#: After GOAWAY for a fault, what the peer still sends is read and dropped for this long, and up to this much, so that
+#: the kernel does not reset the connection before the peer has read why.
+LINGER_S: Final = 5.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
+#: Streams of which it is known how they ended.
+KNOWN_CLOSED: Final = 256
+
+#: How a stream ended: as it should, by RST_STREAM of ours, or by the peer's.
+ENDED, RESET_BY_US, RESET_BY_PEER = range(3)
+
+
+class StreamKeeper(FrameSender):
+    """Keeps the open streams, and remembers of the last others how they ended.
+
+    Attributes:
+        deadline: looked at by the wheel.
+        streams: the open ones, by their number.
+    """
+
+    deadline: float = math.inf
+
+    def __init__(self, wheel: TimerWheel, clock: IReactorTime) -> None:
+        super().__init__(wheel, clock)
+        self.streams: dict[int, Any] = {}
+        self._closed: dict[int, int] = {}
+        self._last_peer_id = 0
+        self._dropped = 0
+
+    def on_last_stream(self) -> None:
+        """No stream is open any more."""
+
+    def close_stream(self, stream: Stream, how: int) -> None:
+        """Forget an open stream, but for how it ended."""
+        del self.streams[stream.id]
+        closed = self._closed
+        closed[stream.id] = how
+        if len(closed) > KNOWN_CLOSED:
+            del closed[next(iter(closed))]
+        stream.release()
+        if not self.streams:
+            self.on_last_stream()
+
+    def reset_stream(self, stream: Stream, code: int) -> None:
+        """End an open stream with RST_STREAM."""
+        self.send(frames.reset_frame(stream.id, code))
+        self.close_stream(stream, RESET_BY_US)
+
+    def fail(self, fault: Http2Fault) -> None:
+        """End the connection for a fault of the peer's, or of ours."""
+        if not self._is_over:
+            _log.debug("HTTP/2 connection ended", problem=fault.problem, code=fault.code)
+            self.send(frames.goaway_frame(self._last_peer_id, fault.code, fault.problem.encode("ascii")))
+            self.end()
+
+    def end(self) -> None:
+        """Say and hear nothing more, and close: RFC 9113 section 5.4.1."""
+        self._is_over = True
+        self.forget_input()
+        self._ready.clear()
+        self._swelling.clear()
+        streams, self.streams = self.streams, {}
+        self._write_last()
+        for stream in streams.values():
+            stream.on_connection_lost()
+        self.transport.unregisterProducer()
+        self._is_held = False
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resumeProducing()
+        self.close_transport()
+        self.deadline = self.wheel.after(LINGER_S)
+        self.wheel.watch(self)
+
+    def forget_input(self) -> None:
+        """What was read in part will not be complete."""
+
+    def close_transport(self) -> None:
+        """Close our half, so that the peer gets to read what was sent."""
+        self.transport.loseWriteConnection()
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def _write_last(self) -> None:
+        if self._out:
+            self._write()
+
+    def on_deadline(self, now: float) -> None:
+        """The wheel."""
+        self.deadline = math.inf
+        if self._is_over:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.wheel.forget(self)
+        self.wheel.forget_coarse(self)
+        self._is_over = True
+        self._out.clear()
+        self._ready.clear()
+        self._swelling.clear()
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            stream.on_connection_lost()
