@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -34,13 +34,8 @@ from txgateway.config.settings import variable_name
 from txgateway.config.syntax import PLAIN_SUFFIX
 from txgateway.drain import Drain
 from txgateway.errors import Draining
-from txgateway.health.probes import BackendHealth, Readiness, first_tries, probe_resources
-from txgateway.ids import random_ids
-from txgateway.pipeline import Collaborators, Pipeline
-from txgateway.proxy.agent import PoolAgent
-from txgateway.proxy.build import build_issuer
+from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.request import GatewayRequest
-from txgateway.security import Security
 from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
@@ -49,7 +44,7 @@ from txgateway.transport.interfaces import ServerLimits
 from txgateway.transport.server_tls import HandshakeFailures, TlsServerFactory
 from txgateway.transport.sockets import use_immediate_writes
 from txgateway.transport.wheel import TimerWheel
-from txgateway.upstreams import Upstreams
+from txgateway.tree import Surroundings, Tree
 
 if TYPE_CHECKING:
     from txgateway.telemetry.tracing import Tracing
@@ -88,7 +83,7 @@ class GatewayService(Service):
         self.metrics = RequestMetrics(
             self._target_states,
             lambda: self.observer.sink.dropped,
-            lambda: self.security.limiters.degraded,
+            lambda: self.tree.security.limiters.degraded,
             lambda: 0 if self.tracing is None else self.tracing.dropped(),
             epoch_s=time.time,
             certificate_expiries=lambda: {} if self.certificates is None else self.certificates.expiries(),
@@ -98,16 +93,7 @@ class GatewayService(Service):
             self.certificates = ListenerCertificates(configuration.settings, reactor, time.time, self._in_thread)
         self._https_port = 0
         self._chance = random.Random()
-        jwks_url = configuration.settings.jwt_jwks_url
-        self._issuer = None if jwks_url is None else build_issuer(jwks_url, reactor, self.wheel)
-        self.security = Security(
-            configuration.settings,
-            reactor,
-            time.time,
-            self.metrics.tokens.count,
-            self._chance,
-            None if self._issuer is None else PoolAgent(self._issuer.targets[0].pool),
-        )
+        self.tree: Tree
         self.tracing: Tracing | None = None
         self.ports: list[IListeningPort] = []
         self._factories: list[Http1ServerFactory] = []  # of clients' connections, which they share
@@ -119,19 +105,19 @@ class GatewayService(Service):
             self.readiness,
             self._backend_status,
             log_lines_dropped=lambda: self.observer.sink.dropped,
-            rate_limit_degraded=lambda: self.security.limiters.degraded,
+            rate_limit_degraded=lambda: self.tree.security.limiters.degraded,
         )
 
     # What is built at the start only, for those who were told of it before.
 
     def _health(self) -> Iterator[BackendHealth]:
-        return self.upstreams.health()
+        return self.tree.upstreams.health()
 
     def _target_states(self) -> Iterator[TargetState]:
-        return self.upstreams.target_states()
+        return self.tree.upstreams.target_states()
 
     def _backend_status(self) -> list[BackendStatus]:
-        return self.upstreams.status()
+        return self.tree.upstreams.status()
 
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
@@ -155,33 +141,25 @@ class GatewayService(Service):
             _log.warn("configuration: {warning}", warning=warning)
         self._raise_descriptor_limit()
         demo_port = self._start_demo()
-        self.upstreams = Upstreams(
-            self.configuration.backends, self.reactor, self.wheel, demo_port, self._chance, self.metrics
-        )
         probes = probe_resources(settings.probe_prefix, self.readiness)
         self._start_tracing()
-        self.pipeline = Pipeline(
-            self.configuration,
-            Collaborators(
-                wheel=self.wheel,
-                clock=self.reactor,
-                epoch_s=time.time,
-                chance=self._chance,
-                backends=self.upstreams.backends,
-                security=self.security,
-                cells=self.metrics.route,
-                tallies=self.metrics.rate_limit,
-                access_log=self.access_log if settings.access_log else None,
-                probes=probes,
-                new_request_id=random_ids(REQUEST_ID_BYTES),
-                tracing=self.tracing,
-                https_port=lambda: self._https_port,
-            ),
+        self._around = Surroundings(
+            reactor=self.reactor,
+            epoch_s=time.time,
+            wheel=self.wheel,
+            chance=self._chance,
+            metrics=self.metrics,
+            access_log=self.access_log if settings.access_log else None,
+            probes=probes,
+            tracing=self.tracing,
+            demo_port=demo_port,
+            https_port=lambda: self._https_port,
         )
+        self.tree = Tree(self.configuration, self._around)
         self.factory = Http1ServerFactory(
             GatewayRequest,
-            self.pipeline.dispatch,
-            self.pipeline.refuse,
+            self.tree.pipeline.dispatch,
+            self.tree.pipeline.refuse,
             ServerLimits(
                 max_header_bytes=settings.max_header_bytes,
                 max_header_count=settings.max_header_count,
@@ -222,7 +200,7 @@ class GatewayService(Service):
 
     def _running(self) -> None:
         # Traffic is asked for once targets were checked and keys were asked for, however that went.
-        first_tries([self.security.start(), self.upstreams.start()], self.reactor).addCallback(self._ready)
+        self.tree.start().addCallback(self._ready)
         # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.reactor.callFromThread(self.drain.start))
@@ -232,7 +210,7 @@ class GatewayService(Service):
 
     def _ready(self, _: object) -> None:
         self.readiness.started()
-        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.upstreams.backends))
+        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.configuration.backends))
 
     def _start_tracing(self) -> None:
         """Where it is wanted; else its libraries are not even loaded."""
@@ -264,7 +242,7 @@ class GatewayService(Service):
             if factory is tls:
                 self._https_port = self._https_port or getattr(port.getHost(), "port", 0)
         if settings.redirect_port is not None:
-            redirects = self.factory.with_dispatch(self.pipeline.redirect)
+            redirects = self.factory.with_dispatch(self.tree.pipeline.redirect)
             self._factories.append(redirects)
             self.ports.append(self._listen(_tcp(settings.host, settings.redirect_port), redirects, "redirect"))
 
@@ -342,16 +320,11 @@ class GatewayService(Service):
             self.certificates.stop()
         for connection in list(self._factories[0].connections) if self._factories else ():
             connection.shut_down(Draining())
-        upstreams = getattr(self, "upstreams", None)
-        if upstreams is not None:
-            upstreams.stop()
-        if self._issuer is not None:
-            self._issuer.close()
+        tree: Tree | None = getattr(self, "tree", None)
+        stopped = succeed(None) if tree is None else tree.stop()
         ports = [*self.ports, *self._internal_ports]
         self.ports, self._internal_ports = [], []
-        closing: Deferred[Any] = DeferredList(
-            [self.security.stop(), *(maybeDeferred(port.stopListening) for port in ports)]
-        )
+        closing: Deferred[Any] = DeferredList([stopped, *(maybeDeferred(port.stopListening) for port in ports)])
         if self.tracing is not None:  # once the last requests are over
             tracing = self.tracing
             closing.addCallback(lambda _: tracing.stop())
