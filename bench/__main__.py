@@ -15,6 +15,7 @@ from bench import report
 from bench.bodies import bodies
 from bench.compare import compare
 from bench.driver import driver
+from bench.http2 import http2
 from bench.idle import idle
 from bench.limits import limits
 from bench.load import CONNECTIONS, SHAPES
@@ -76,7 +77,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(1)  # leaves through the context managers, which stop what was started
 
 
-for command in (bodies, driver, idle, limits, observe, outage, routes, scrape, stale):
+for command in (bodies, driver, http2, idle, limits, observe, outage, routes, scrape, stale):
     main.add_command(command)
 
 if __name__ == "__main__":

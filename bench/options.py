@@ -58,6 +58,18 @@ gateway_env_option = click.option(
 json_option = click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results to this file too."
 )
-size_option = click.option(
-    "--size", "size_bytes", default="1GiB", show_default=True, callback=_size, help="Body size: bytes, KiB, MiB, GiB."
-)
+
+
+def size_option_of(default: str) -> Callable[[_F], _F]:
+    """``--size``, in bytes."""
+    return click.option(
+        "--size",
+        "size_bytes",
+        default=default,
+        show_default=True,
+        callback=_size,
+        help="Body size: bytes, KiB, MiB, GiB.",
+    )
+
+
+size_option = size_option_of("1GiB")

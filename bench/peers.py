@@ -30,6 +30,14 @@ _GATEWAY_PREFIXES = ("GATEWAY_", "OTEL_", "LOG_")
 
 
 @attrs.frozen
+class KeyPair:
+    """Files in PEM form."""
+
+    certificate: Path
+    key: Path
+
+
+@attrs.frozen
 class Setup:
     """What a proxy is to do.
 
@@ -41,6 +49,7 @@ class Setup:
         gateway_env: settings of the gateway under test, over those of the benchmark.
         is_secured: checks tokens of :mod:`bench.users`, limits rates, adds CORS and security headers.
         redis_port: of a server on 127.0.0.1 for those who keep their limits in Redis.
+        tls: what to show clients over TLS; None for plain TCP.
     """
 
     port: int
@@ -50,6 +59,7 @@ class Setup:
     gateway_env: Mapping[str, str] = attrs.field(factory=dict)
     is_secured: bool = False
     redis_port: int = 0
+    tls: KeyPair | None = None
 
 
 @attrs.frozen
@@ -120,6 +130,11 @@ def _gateway(setup: Setup) -> Command:
     }
     if setup.is_secured:
         settings |= users.settings()
+    if setup.tls:
+        settings |= {
+            "GATEWAY_TLS_CERT_FILE": str(setup.tls.certificate),
+            "GATEWAY_TLS_KEY_FILE": str(setup.tls.key),
+        }
     routing = ("GATEWAY_BACKEND_TARGET", "GATEWAY_ROUTES_FILE", "GATEWAY_ROUTES")
     if not any(name in setup.gateway_env for name in routing):  # exactly one of the three is accepted
         settings["GATEWAY_BACKEND_TARGET"] = f"http://127.0.0.1:{setup.backend_port}"
@@ -144,6 +159,11 @@ def _envoy(setup: Setup) -> Command:
         (CONFIGS / "envoy-log.yaml").read_text("utf-8").strip().replace("@LOG@", str(setup.log)) if setup.log else "[]"
     )
     values = {"port": setup.port, "backend_port": setup.backend_port, "access_log": log}
+    values |= {"codec": "HTTP1", "transport_socket": ""}
+    if setup.tls:
+        socket = (CONFIGS / "envoy-tls.yaml").read_text("utf-8").strip()
+        socket = socket.replace("@CERTIFICATE@", str(setup.tls.certificate)).replace("@KEY@", str(setup.tls.key))
+        values |= {"codec": "AUTO", "transport_socket": socket}
     template = "envoy.yaml"
     if setup.is_secured:
         template = "envoy-secured.yaml"
@@ -225,10 +245,21 @@ def running(
     home = directory / name
     home.mkdir(exist_ok=True)
     setup = Setup(free_port(), backend_port, home, log, gateway_env or {}, is_secured, redis_port)
-    command = PEERS[name].command(setup)
-    output = command.output or home / "output"
-    with PinnedProcess(
-        command.argv, core=PROXY_CORE, output=output, errors=home / "errors", env=command.env
-    ) as process:
-        wait_until_ready(process, setup.port, users.headers() if is_secured else ())
-        yield RunningProxy(name, setup.port, process)
+    with started(PEERS[name], setup) as proxy:
+        yield proxy
+
+
+@contextmanager
+def started(peer: Peer, setup: Setup) -> Iterator[RunningProxy]:
+    """A peer that listens on its port, on the proxy's core, until the block is left.
+
+    Raises:
+        BenchError: it is not installed or does not start.
+    """
+    command = peer.command(setup)
+    output = command.output or setup.directory / "output"
+    errors = setup.directory / "errors"
+    with PinnedProcess(command.argv, core=PROXY_CORE, output=output, errors=errors, env=command.env) as process:
+        headers = users.headers() if setup.is_secured else ()
+        wait_until_ready(process, setup.port, headers, is_tls=setup.tls is not None)
+        yield RunningProxy(peer.name, setup.port, process)

