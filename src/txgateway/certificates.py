@@ -78,6 +78,11 @@ class ListenerCertificates:
         """Begin to look for changes."""
         self._call = self._clock.callLater(LOOK_EVERY_S, self._look)
 
+    def look(self) -> None:
+        """Look for changes now."""
+        if self._call is not None and self._call.active():
+            self._call.reset(0)
+
     def stop(self) -> None:
         """Look no more."""
         self._is_stopped = True

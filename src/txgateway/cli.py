@@ -13,7 +13,9 @@ import click
 import orjson
 
 from txgateway import __version__
+from txgateway.columns import columns, setting_rows
 from txgateway.config import Configuration, ConfigurationError, Problem, load
+from txgateway.config.syntax import is_ip_address
 from txgateway.resources import check_resources
 
 #: Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
@@ -61,6 +63,32 @@ def config(as_json: bool) -> None:
         click.echo("\n".join(_lines(effective)))
 
 
+@main.command()
+@click.argument("method")
+@click.argument("url")
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header field; repeatable.")
+@click.option("--client-ip", default="127.0.0.1", show_default=True, help="Address that the request comes from.")
+@_AS_JSON
+def explain(method: str, url: str, headers: tuple[str, ...], client_ip: str, as_json: bool) -> None:
+    """Tell what would become of a request, and why; nothing is sent. Exit status 0 with a route, 1 without."""
+    from txgateway import explain as explanation  # half of the gateway, which the other commands do without
+
+    if not is_ip_address(client_ip):
+        raise click.BadParameter("expected an IP address", param_hint="--client-ip")
+    try:
+        configuration = _load()
+        check_resources(configuration)
+    except ConfigurationError as exc:
+        _refuse(exc)
+    asked = explanation.Asked(method, url, headers, client_ip)
+    told = explanation.explain(configuration, explanation.still_pipeline(configuration), asked)
+    if as_json:
+        _print_json(told)
+    else:
+        click.echo("\n".join(explanation.lines(told)))
+    raise SystemExit(0 if told["route"] is not None else 1)
+
+
 def _load() -> Configuration:
     return load(os.environ)
 
@@ -71,7 +99,7 @@ def _judge() -> tuple[tuple[Problem, ...], tuple[str, ...]]:
         check_resources(configuration)
     except ConfigurationError as exc:
         return exc.problems, ()
-    return (), (*configuration.warnings, *configuration.hazards)
+    return (), configuration.cautions
 
 
 def _refuse(error: ConfigurationError) -> NoReturn:
@@ -94,17 +122,5 @@ def _lines(effective: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _table(title: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    rows = [(key, _text(entry["value"]), entry["source"]) for key, entry in entries.items()]
-    key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     yield f"[{title}]"
-    for key, value, source in rows:
-        yield f"{key:{key_width}}  {value:{value_width}}  {source}"
-
-
-def _text(value: Any) -> str:
-    """A value on one line, as a variable would have it; ``-`` for nothing."""
-    if value is None or value in ("", []):
-        return "-"
-    if isinstance(value, list) and all(isinstance(element, str) for element in value):
-        return ",".join(value)
-    return value if isinstance(value, str) and value.isprintable() else orjson.dumps(value).decode("utf-8")
+    yield from columns(setting_rows(entries))

@@ -5,9 +5,10 @@ Built once from a configuration; at request time nothing is looked up that could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define
@@ -57,6 +58,7 @@ class Tally(Protocol):
 
 
 Decorator = Callable[[Inner], Inner]
+_NOTHING: Mapping[str, RouteEntry] = MappingProxyType({})
 
 
 @define
@@ -84,14 +86,21 @@ class Pipeline:
     Args:
         configuration: validated.
         parts: shared collaborators.
+        routes: its routes, if they are built already.
+
+    Attributes:
+        routes: what the router finds.
     """
 
-    def __init__(self, configuration: Configuration, parts: Collaborators) -> None:
+    def __init__(self, configuration: Configuration, parts: Collaborators, routes: BuiltRoutes | None = None) -> None:
         settings = configuration.settings
         forwarded = ForwardedPolicy(settings.trusted_proxies)
-        build = _RouteBuilder(configuration, parts)
-        table = RouteTable([(_rule(route), build.entry(route)) for route in configuration.routes])
-        cors = build.cors_policy(settings.cors)
+        if routes is None:
+            routes = BuiltRoutes()
+            for _ in routes.build(configuration, parts):
+                pass
+        self.routes = routes
+        cors = _cors_policy(settings.cors)
 
         # Nothing escapes into the transport.
         recovery = Recovery
@@ -112,7 +121,7 @@ class Pipeline:
         # Repeats the checked Host; all below ask for the client's address.
         client_address = partial(ClientAddress, policy=forwarded)
         # Takes the route, and with it the route's own decorators (see _RouteBuilder).
-        router = Router(table)
+        router = Router(routes.table)
 
         above: tuple[Decorator, ...] = (recovery, request_id, security_headers, *edge_cors)
         self._entry = nest(*above, probes, observe, *timing, sanitize, client_address, end=router)
@@ -120,6 +129,11 @@ class Pipeline:
         self._refusals = nest(*above, observe, end=_Refusal())
         # A listener that only says where TLS is spoken: a request is judged as any other, and goes no further.
         self._redirects = nest(*above, observe, sanitize, client_address, end=HttpsRedirect(parts.https_port))
+
+    @property
+    def edge(self) -> Inner:
+        """The outermost of the edge decorators; by ``inner`` one comes to the router."""
+        return self._entry
 
     def dispatch(self, request: GatewayRequest) -> None:
         """Send a request on its way."""
@@ -158,18 +172,52 @@ def nest(*decorators: Decorator, end: Inner) -> Inner:
     return end
 
 
+class BuiltRoutes:
+    """The routes of a configuration with their decorators.
+
+    Attributes:
+        table: finds them.
+        entries: all of them, by name.
+    """
+
+    def __init__(self) -> None:
+        self.table: RouteTable[RouteEntry] = RouteTable()
+        self.entries: dict[str, RouteEntry] = {}
+
+    def build(
+        self, configuration: Configuration, parts: Collaborators, kept: Mapping[str, RouteEntry] = _NOTHING
+    ) -> Iterator[None]:
+        """Make all of them, some at each step.
+
+        Args:
+            kept: entries by name that need not be made.
+        """
+        builder = _RouteBuilder(configuration, parts)
+        for route in configuration.routes:
+            self.entries[route.name] = kept.get(route.name) or builder.entry(route)
+            yield
+        yield from self.table.fill((_rule(route), self.entries[route.name]) for route in configuration.routes)
+
+    def drop(self) -> Iterator[None]:
+        """Forget them, some at each step; requests under way have what they need."""
+        yield from self.table.drop()
+        while self.entries:
+            self.entries.popitem()
+            yield
+
+
 class _RouteBuilder:
     """Makes routes with their own decorators, in request order; only those that each asks for."""
 
     def __init__(self, configuration: Configuration, parts: Collaborators) -> None:
         self._settings = configuration.settings
         self._parts = parts
-        self._cors_policies: dict[CorsSettings, CorsPolicy] = {}
+        self._cors_policies: dict[CorsSettings, CorsPolicy | None] = {}
 
     def entry(self, route: Route) -> RouteEntry:
         """What the router finds."""
         parts = self._parts
-        cors = self.cors_policy(route.cors)
+        cors = self._cors(route.cors)
         # Outermost: every answer of the route carries them, whoever makes it.
         security_headers = partial(SecurityHeaders, settings=route.security_headers)
         decorators: list[Decorator] = [security_headers]
@@ -206,21 +254,11 @@ class _RouteBuilder:
             keeps_path=not (route.strip_prefix or route.rewrite),
         )
 
-    def cors_policy(self, settings: CorsSettings) -> CorsPolicy | None:
-        """One for all routes with the same settings; None without CORS."""
-        if not settings.allow_origins:
-            return None
-        policy = self._cors_policies.get(settings)
-        if policy is None:
-            policy = self._cors_policies[settings] = CorsPolicy(
-                settings.allow_origins,
-                settings.allow_methods,
-                settings.allow_headers,
-                settings.expose_headers,
-                allow_credentials=settings.allow_credentials,
-                max_age_s=settings.max_age_s,
-            )
-        return policy
+    def _cors(self, settings: CorsSettings) -> CorsPolicy | None:
+        """One for all routes with the same settings."""
+        if settings not in self._cors_policies:
+            self._cors_policies[settings] = _cors_policy(settings)
+        return self._cors_policies[settings]
 
     def _timed(self, phase: str, decorators: list[Decorator]) -> list[Decorator]:
         """The decorators, with what measures them around, if anybody wants to know."""
@@ -289,6 +327,20 @@ class _RouteBuilder:
             wheel=self._parts.wheel,
             clock=self._parts.clock,
         )
+
+
+def _cors_policy(settings: CorsSettings) -> CorsPolicy | None:
+    """None without CORS."""
+    if not settings.allow_origins:
+        return None
+    return CorsPolicy(
+        settings.allow_origins,
+        settings.allow_methods,
+        settings.allow_headers,
+        settings.expose_headers,
+        allow_credentials=settings.allow_credentials,
+        max_age_s=settings.max_age_s,
+    )
 
 
 def _header_transform(route: Route) -> list[Decorator]:

@@ -7,16 +7,17 @@ interface of it.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
@@ -31,31 +32,42 @@ from txgateway.certificates import ListenerCertificates
 from txgateway.config import Configuration
 from txgateway.config.listener_tls import ListenerTlsError, has_certificate
 from txgateway.config.settings import variable_name
-from txgateway.config.syntax import PLAIN_SUFFIX
+from txgateway.config.syntax import PLAIN_SUFFIX, PROXY_PREFIX
 from txgateway.drain import Drain
 from txgateway.errors import Draining
+from txgateway.explain import explain_query
+from txgateway.forwarded import ForwardedPolicy
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
+from txgateway.listeners import bind, place_of, result_of, tcp, traffic_descriptions
+from txgateway.reloading.reload import Reloader
 from txgateway.request import GatewayRequest
+from txgateway.systemd import Notifier
 from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
+from txgateway.transport.adopted import adopt
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.interfaces import ServerLimits
+from txgateway.transport.proxy_protocol import ProxyProtocolFactory
 from txgateway.transport.server_tls import HandshakeFailures, TlsServerFactory
 from txgateway.transport.sockets import use_immediate_writes
 from txgateway.transport.wheel import TimerWheel
 from txgateway.tree import Surroundings, Tree
+from txgateway.workers.member import Gateway, Member
 
 if TYPE_CHECKING:
     from txgateway.telemetry.tracing import Tracing
 
 _log = Logger()
 
-BACKLOG = 1024
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 _SPARE_DESCRIPTORS = 256
 REQUEST_ID_BYTES = 16
 _LOG_FLUSH_S = 2.0
+
+
+def _paths(configuration: Configuration) -> dict[str, str]:
+    return {route.name: route.path for route in configuration.routes}
 
 
 class GatewayService(Service):
@@ -66,18 +78,38 @@ class GatewayService(Service):
         reactor: runs it.
         logfile: twistd's ``--logfile``.
         is_daemon: twistd will detach.
+        member: this process is one of several workers; it has no admin listener.
+        inherited: descriptors of listening sockets to accept from, in the order of the settings, redirects last. What
+            has none is bound here.
+        notifier: tells the process manager.
     """
 
     name = "gateway"
 
     def __init__(
-        self, configuration: Configuration, reactor: Any, *, logfile: str | None = None, is_daemon: bool = False
+        self,
+        configuration: Configuration,
+        reactor: Any,
+        *,
+        logfile: str | None = None,
+        is_daemon: bool = False,
+        member: Member | None = None,
+        inherited: Sequence[int] = (),
+        notifier: Notifier | None = None,
     ) -> None:
+        self._notifier = notifier or Notifier()
+        self._member = member
+        self._inherited = list(inherited if member is None else member.assignment.listeners)
         self.configuration = configuration
         self.reactor = reactor
         self._is_daemon = is_daemon
         self.wheel = TimerWheel(reactor)
-        self.observer = observer_for(configuration.settings, log_path(logfile, is_daemon=is_daemon))
+        self.observer = observer_for(
+            configuration.settings,
+            log_path(logfile, is_daemon=is_daemon),
+            lock=None if member is None else member.assignment.shared,
+            worker=None if member is None else member.assignment.index,
+        )
         self.access_log = AccessLog(self.observer.sink, time.time, reactor, configuration.settings.log_format)
         self.readiness = Readiness(self._health)
         self.metrics = RequestMetrics(
@@ -87,11 +119,13 @@ class GatewayService(Service):
             lambda: 0 if self.tracing is None else self.tracing.dropped(),
             epoch_s=time.time,
             certificate_expiries=lambda: {} if self.certificates is None else self.certificates.expiries(),
+            reloads=lambda: (self.reloader.outcome.is_success, self.reloader.outcome.succeeded_at),
         )
         self.certificates: ListenerCertificates | None = None
         if has_certificate(configuration.settings):
             self.certificates = ListenerCertificates(configuration.settings, reactor, time.time, self._in_thread)
         self._https_port = 0
+        self._environ = dict(os.environ)
         self._chance = random.Random()
         self.tree: Tree
         self.tracing: Tracing | None = None
@@ -119,6 +153,9 @@ class GatewayService(Service):
     def _backend_status(self) -> list[BackendStatus]:
         return self.tree.upstreams.status()
 
+    def _explain(self, query: str) -> Mapping[str, object]:
+        return explain_query(self.tree.configuration, self.tree.pipeline, query)
+
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
 
@@ -137,10 +174,10 @@ class GatewayService(Service):
         self.observer.sink.start()
         # twistd rotates its own log file on this signal; ours is opened again, for whoever has moved it away.
         signal.signal(signal.SIGUSR1, lambda *_: self.observer.sink.reopen())
-        for warning in self.configuration.warnings:
+        for warning in self.configuration.cautions if self._member is None else ():  # the supervisor has told them
             _log.warn("configuration: {warning}", warning=warning)
         self._raise_descriptor_limit()
-        demo_port = self._start_demo()
+        demo_port = self._start_demo(self.configuration)
         probes = probe_resources(settings.probe_prefix, self.readiness)
         self._start_tracing()
         self._around = Surroundings(
@@ -154,6 +191,8 @@ class GatewayService(Service):
             tracing=self.tracing,
             demo_port=demo_port,
             https_port=lambda: self._https_port,
+            workers=1 if self._member is None else self._member.assignment.workers,
+            share_checks=None if self._member is None else self._member.checks,
         )
         self.tree = Tree(self.configuration, self._around)
         self.factory = Http1ServerFactory(
@@ -174,6 +213,7 @@ class GatewayService(Service):
             self.metrics,
             http2=settings.http2,
         )
+        self.reloader = Reloader(self.reactor, self._environ, time.time, lambda: self.configuration, self._replace_tree)
         self._factories.append(self.factory)
         self._listen_for_traffic()
         self.drain = Drain(
@@ -185,32 +225,71 @@ class GatewayService(Service):
             self._stop_accepting,
             self.reactor.stop,
         )
-        if settings.admin_port:
+        if settings.admin_port and self._member is None:
             site = admin_site(
                 admin_host=settings.admin_host,
                 probes=probes,
                 metrics=self.metrics,
                 status=self.overview.status,
                 history=self.overview.history.report,
-                config=self.configuration.effective,
+                config=lambda: self.configuration.effective(),  # noqa: PLW0108 -- of the one in force then
+                explain=self._explain,
             )
-            self._internal_ports.append(self._listen(_tcp(settings.admin_host, settings.admin_port), site, "admin"))
+            self._internal_ports.append(self._listen(tcp(settings.admin_host, settings.admin_port), site, "admin"))
             self.overview.history.start()
         self.reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        # Traffic is asked for once targets were checked and keys were asked for, however that went.
-        self.tree.start().addCallback(self._ready)
-        # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own.
+        # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own,
+        # and before anybody is told that we are ready.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.reactor.callFromThread(self.drain.start))
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reloader.reload))
+        # Traffic is asked for once targets were checked and keys were asked for, however that went.
+        self.tree.start().addCallback(self._ready)
+        if self._member is not None:
+            self._member.running(
+                Gateway(
+                    metrics=self.metrics,
+                    status=self.overview.status,
+                    config=lambda: self.configuration.effective(),  # noqa: PLW0108 -- of the one in force then
+                    totals=self.overview.totals,
+                    health=self._health,
+                    explain=self._explain,
+                    drain=self.drain.start,
+                )
+            )
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
 
+    def _replace_tree(self, configuration: Configuration) -> Iterator[Deferred[Any] | None]:
+        """Build a tree beside the one in use, and let it take its place."""
+        if not self._around.demo_port:
+            self._around = attrs.evolve(self._around, demo_port=self._start_demo(configuration))
+        tree, previous = Tree(configuration, self._around, self.tree, in_slices=True), self.tree
+        yield from tree.build()
+        yield tree.start()
+        for factory in self._factories:
+            factory.refuse = tree.pipeline.refuse
+        self.factory.dispatch = tree.pipeline.dispatch
+        for redirects in self._factories[1:]:
+            redirects.dispatch = tree.pipeline.redirect
+        self.tree, self.configuration = tree, configuration
+        if self.tracing is not None:
+            self.tracing.set_routes(_paths(configuration))
+        tree.replace(previous)
+        if self.certificates is not None:
+            self.certificates.look()
+        yield from previous.pipeline.routes.drop()
+
     def _ready(self, _: object) -> None:
         self.readiness.started()
-        _log.info("ready", routes=len(self.configuration.routes), backends=len(self.configuration.backends))
+        if self._member is not None:
+            self._member.ready()
+        routes, backends = len(self.configuration.routes), len(self.configuration.backends)
+        _log.info("ready", routes=routes, backends=backends)
+        self._notifier.ready(f"{routes} routes, {backends} backends")
 
     def _start_tracing(self) -> None:
         """Where it is wanted; else its libraries are not even loaded."""
@@ -218,15 +297,14 @@ class GatewayService(Service):
         if settings is not None:
             from txgateway.telemetry.tracing import Tracing
 
-            routes = {route.name: route.path for route in self.configuration.routes}
-            self.tracing = Tracing(settings, routes, self.reactor, time.time)
+            self.tracing = Tracing(settings, _paths(self.configuration), self.reactor, time.time)
             self.tracing.start()
 
-    def _start_demo(self) -> int:
-        if not any(target.is_demo for backend in self.configuration.backends.values() for target in backend.targets):
+    def _start_demo(self, configuration: Configuration) -> int:
+        if not any(target.is_demo for backend in configuration.backends.values() for target in backend.targets):
             return 0
         listening = demo.start(self.reactor)
-        port = _result(listening)
+        port = result_of(listening)
         self._internal_ports.append(port)
         number: int = port.getHost().port
         _log.warn("demo backend: {warning}", warning="its answers are made up", port=number)
@@ -235,16 +313,24 @@ class GatewayService(Service):
     def _listen_for_traffic(self) -> None:
         settings = self.configuration.settings
         tls = self._tls_factory()
-        for description in settings.listen or (_tcp(settings.host, settings.port),):
+        refused = HandshakeFailures(self.metrics.proxy_header_refused, self.reactor.seconds, "PROXY header refused")
+        for description in traffic_descriptions(settings):
             factory = self.factory if tls is None or description.endswith(PLAIN_SUFFIX) else tls
-            port = self._listen(description.removesuffix(PLAIN_SUFFIX), factory, "traffic", is_tls=factory is tls)
+            endpoint = description.removesuffix(PLAIN_SUFFIX).removeprefix(PROXY_PREFIX)
+            is_proxied = description.startswith(PROXY_PREFIX)
+            outer = ProxyProtocolFactory(factory, self._is_trusted, refused) if is_proxied else factory
+            port = self._listen(endpoint, outer, "traffic", is_tls=factory is tls)
             self.ports.append(port)
             if factory is tls:
                 self._https_port = self._https_port or getattr(port.getHost(), "port", 0)
         if settings.redirect_port is not None:
             redirects = self.factory.with_dispatch(self.tree.pipeline.redirect)
             self._factories.append(redirects)
-            self.ports.append(self._listen(_tcp(settings.host, settings.redirect_port), redirects, "redirect"))
+            self.ports.append(self._listen(tcp(settings.host, settings.redirect_port), redirects, "redirect"))
+
+    def _is_trusted(self, peer_ip: str) -> bool:
+        """By the configuration that is in force."""
+        return ForwardedPolicy(self.configuration.settings.trusted_proxies).is_trusted(peer_ip)
 
     def _tls_factory(self) -> TlsServerFactory | None:
         certificates = self.certificates
@@ -260,25 +346,21 @@ class GatewayService(Service):
         return TlsServerFactory(self.factory, lambda: certificates.contexts, failures, self.reactor)
 
     def _listen(self, description: str, factory: Any, listener: str, *, is_tls: bool = False) -> IListeningPort:
-        if description.startswith(("tcp:", "tcp6:")) and "backlog=" not in description:
-            description += f":backlog={BACKLOG}"
         try:
-            port = _result(serverFromString(self.reactor, description).listen(factory))
+            if self._inherited and listener != "admin":
+                port = adopt(self.reactor, self._inherited.pop(0), factory)
+            else:
+                port = bind(self.reactor, description, factory)
         except (CannotListenError, OSError, ValueError) as exc:
             _log.critical("cannot listen: {listener}: {problem}", listener=description, problem=str(exc))
             self._give_up()
         if listener != "admin":
-            use_immediate_writes(port)
-        address = port.getHost()
-        _log.info(
-            "listening",
-            listener=listener,
-            tls=is_tls,
-            host=getattr(address, "host", None),
-            port=getattr(address, "port", None),
-            path=_text(getattr(address, "name", None)),
-        )
-        return port  # type: ignore[no-any-return]
+            use_immediate_writes(
+                port, None if self._member is None else self._member.turns(lambda: self.factory.connections)
+            )
+        tell = _log.info if self._member is None else _log.debug  # what the supervisor has said already
+        tell("listening", listener=listener, tls=is_tls, **place_of(port))
+        return port
 
     def _give_up(self) -> NoReturn:
         """End the start, while an exception that says why is being handled."""
@@ -292,7 +374,8 @@ class GatewayService(Service):
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         needed = 2 * self.configuration.settings.max_connections + _SPARE_DESCRIPTORS
-        if hard != resource.RLIM_INFINITY and hard < needed:
+        is_first = self._member is None or not self._member.assignment.index
+        if hard != resource.RLIM_INFINITY and hard < needed and is_first:
             _log.warn(
                 "descriptor limit: {limit} open files are too few for GATEWAY_MAX_CONNECTIONS; {needed} are needed",
                 limit=hard,
@@ -303,10 +386,17 @@ class GatewayService(Service):
 
     def _begin_drain(self) -> None:
         self.readiness.draining()
+        self._notifier.stopping("draining")
+        if self._member is not None:
+            self._member.draining()
+        if self._factories:
+            self.reloader.stop()
         for factory in self._factories:
             factory.draining = True
 
     def _stop_accepting(self) -> None:
+        if self._member is not None:
+            self._member.stop_accepting()
         ports, self.ports = self.ports, []
         for port in ports:
             maybeDeferred(port.stopListening)
@@ -328,6 +418,9 @@ class GatewayService(Service):
         if self.tracing is not None:  # once the last requests are over
             tracing = self.tracing
             closing.addCallback(lambda _: tracing.stop())
+        if self._member is not None:
+            member = self._member
+            closing.addCallback(lambda _: member.stop())
         closing.addCallback(self._stopped)
         return closing
 
@@ -335,24 +428,3 @@ class GatewayService(Service):
         self.wheel.stop()
         self.access_log.flush()
         self.observer.sink.close(_LOG_FLUSH_S)
-
-
-def _tcp(host: str, port: int) -> str:
-    if ":" in host:
-        return f"tcp6:{port}:interface={host.replace(':', chr(92) + ':')}"
-    return f"tcp:{port}:interface={host}"
-
-
-def _text(name: Any) -> str | None:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-
-
-def _result(deferred: Deferred[Any]) -> Any:
-    """The result of a Deferred that has fired already, as those of listening do."""
-    results: list[Any] = []
-    deferred.addBoth(results.append)
-    result = results[0]
-    raise_exception = getattr(result, "raiseException", None)
-    if raise_exception is not None:
-        raise_exception()
-    return result

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Final, TypeAlias
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 from txgateway.admin.status import BackendStatus, TargetStatus
 from txgateway.config import Backend as BackendSettings
-from txgateway.health.active import HealthChecks
+from txgateway.health.active import Checks, HealthChecks
 from txgateway.health.probes import BackendHealth
 from txgateway.health.state import Health
-from txgateway.proxy.build import build_backends
+from txgateway.proxy.backend import Backend
+from txgateway.proxy.build import BackendBuilder, Built
 from txgateway.proxy.target import Target
+from txgateway.proxy.target_drain import TargetDrain
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
 from txgateway.transport.wheel import TimerWheel
+
+#: Makes of a backend, and of what would make its health checks, checks that other processes have a part in.
+ShareChecks: TypeAlias = Callable[[Backend, Callable[[], Checks]], Checks]
+
+#: Requests that are under way when their backend goes may wait before they come to a target: in a queue, or between
+#: two attempts.
+LATE_S: Final = 3.0
+
+
+@frozen
+class _Upstream:
+    """A backend, with what watches it."""
+
+    built: Built
+    checks: Checks
+
+    def stop(self) -> None:
+        """Watch it no longer."""
+        if self.built.watch is not None:
+            self.built.watch.stop()
+        self.checks.stop()
+
+
+def _nothing() -> None: ...
 
 
 class Upstreams:
@@ -29,6 +57,12 @@ class Upstreams:
         demo_port: where the demo listens on loopback, if a target is it.
         chance: spreads what many gateways would do at the same moment.
         metrics: has the targets' cells.
+        previous: those that these take the place of. What is configured as it was goes on as it is.
+        share_checks: makes of a backend's checks such as are shared with other processes.
+
+    Attributes:
+        backends: by name.
+        known: by name, with what watches them.
     """
 
     def __init__(
@@ -39,31 +73,66 @@ class Upstreams:
         demo_port: int,
         chance: Random,
         metrics: RequestMetrics,
+        previous: Upstreams | None = None,
+        share_checks: ShareChecks | None = None,
     ) -> None:
-        self.backends, self._names = build_backends(
-            backends, reactor, wheel, demo_port, chance, metrics.target, metrics.retries
-        )
         self._reactor = reactor
-        self._checks = [HealthChecks(backend, reactor, wheel, chance) for backend in self.backends.values()]
+        self._wheel = wheel
+        known = {} if previous is None else previous.known
+        builder = BackendBuilder(reactor, wheel, demo_port, chance, metrics.target, metrics.retries)
+        self.known: dict[str, _Upstream] = {}
+        self._new: list[_Upstream] = []
+        for name, settings in backends.items():
+            before = known.get(name)
+            if before is not None and before.built.is_made_of(settings):
+                self.known[name] = before
+                continue
+            built = builder.build(settings, None if before is None else before.built)
+            make = partial(HealthChecks, built.backend, reactor, wheel, chance)
+            checks = make() if share_checks is None else share_checks(built.backend, make)
+            upstream = _Upstream(built, checks)
+            self.known[name] = upstream
+            self._new.append(upstream)
+        self.backends: dict[str, Backend] = {name: upstream.built.backend for name, upstream in self.known.items()}
 
     def start(self) -> Deferred[None]:
-        """Begin to resolve names, then to check targets.
+        """Begin to resolve names, then to check targets, of all backends that do not do so yet.
 
         Returns:
             fires when the first round of checks is over, however it went.
         """
-        named: Deferred[Any] = DeferredList([watch.start() for watch in self._names.values()])
-        checked = named.addCallback(lambda _: DeferredList([checks.start() for checks in self._checks]))
+        watches = [upstream.built.watch for upstream in self._new]
+        named: Deferred[Any] = DeferredList([watch.start() for watch in watches if watch is not None])
+        checked = named.addCallback(lambda _: DeferredList([upstream.checks.start() for upstream in self._new]))
         return checked.addCallback(lambda _: None)
+
+    def go_live(self) -> None:
+        """Those before are no longer used."""
+        for upstream in self._new:
+            upstream.built.backend.go_live()
+        self._new.clear()
+
+    def retire(self, successor: Upstreams) -> None:
+        """Others have taken the place of these: stop what does not go on there."""
+        for name, upstream in self.known.items():
+            after = successor.known.get(name)
+            if after is upstream:
+                continue
+            upstream.stop()
+            backend, watch = upstream.built.backend, upstream.built.watch
+            ours = (*backend.targets, *(() if watch is None else watch.left))
+            theirs = set() if after is None else set(map(id, after.built.backend.targets))
+            for target in ours:
+                if id(target) not in theirs:
+                    target.breaker.on_change = None
+                    TargetDrain(target, self._reactor.seconds(), self._wheel, _nothing, LATE_S)
+            backend.retire([target for target in ours if id(target) in theirs])
 
     def stop(self) -> None:
         """Watch no longer, and lend no more connections; exchanges under way run to their end."""
-        for watch in self._names.values():
-            watch.stop()
-        for checks in self._checks:
-            checks.stop()
-        for backend in self.backends.values():
-            backend.close()
+        for upstream in self.known.values():
+            upstream.stop()
+            upstream.built.backend.close()
 
     # --- what others ask for --------------------------------------------------------------------------------------
 

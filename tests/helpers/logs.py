@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
@@ -14,14 +14,27 @@ from zope.interface import implementer
 def logged() -> Iterator[list[tuple[str, str]]]:
     """Level and text of each line, within the block; the text of an exception is not among them."""
     lines: list[tuple[str, str]] = []
+    with _observed(lambda event: lines.append((event["log_level"].name, formatEvent(event)))):
+        yield lines
 
+
+@contextmanager
+def logged_events() -> Iterator[list[LogEvent]]:
+    """All events, within the block."""
+    events: list[LogEvent] = []
+    with _observed(events.append):
+        yield events
+
+
+@contextmanager
+def _observed(take: Callable[[LogEvent], None]) -> Iterator[None]:
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        lines.append((event["log_level"].name, formatEvent(event)))
+        take(event)
 
     gc.collect()  # or failures of Deferreds that other tests have dropped may be told within the block
     globalLogPublisher.addObserver(observe)
     try:
-        yield lines
+        yield
     finally:
         globalLogPublisher.removeObserver(observe)

@@ -100,7 +100,7 @@ def answer_and_reset(data: bytes = b"") -> Script:
         exchange.read_body()
         if data:
             exchange.send(data)
-            _wait_until_taken(exchange.socket)
+            wait_until_taken(exchange.socket)
         exchange.reset()
 
     return script
@@ -112,7 +112,7 @@ def hang(exchange: Exchange) -> None:
     exchange.wait_until_left()
 
 
-def _wait_until_taken(sock: socket.socket) -> None:
+def wait_until_taken(sock: socket.socket) -> None:
     """Wait until the other side's kernel has acknowledged all that was sent (a reset would overtake it)."""
     pause = threading.Event()
     for _ in range(1000):

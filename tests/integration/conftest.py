@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import trustme
 from tests.integration.backend import ScriptedBackend
+from tests.integration.combinations import COMBINATIONS, Combination, World
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,18 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A gateway with a backend of each version of HTTP behind it."""
+    with ExitStack() as stack:
+        yield World(tmp_path_factory.mktemp("world"), stack)
+
+
+@pytest.fixture(params=COMBINATIONS)
+def combination(request: pytest.FixtureRequest, world: World) -> Iterator[Combination]:
+    """A version in front of the module's gateway, and one behind it; no fault of the target's at the end."""
+    made = Combination(world, request.param)
+    yield made
+    made.close()

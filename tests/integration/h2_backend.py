@@ -61,6 +61,7 @@ class Session:
     def serve(self) -> None:
         """Until the connection is over."""
         self._socket.settimeout(TIMEOUT_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             with self.changed:
                 self.flush()

@@ -134,7 +134,10 @@ class Gateway:
     Attributes:
         port: of the traffic listener.
         admin_port: of the admin listener.
+        passed: descriptors that the process inherits.
     """
+
+    passed: Sequence[int] = ()
 
     def __init__(
         self,
@@ -175,12 +178,15 @@ class Gateway:
         self.admin_port = int(self._environment.get("GATEWAY_ADMIN_PORT", free_port()))
         # A test that leaves something under way behind need not wait for it.
         defaults = {"GATEWAY_PORT": "0", "GATEWAY_HOST": "127.0.0.1", "GATEWAY_DRAIN_TIMEOUT": "0"}
+        for name in [name for name in defaults if f"{name}_FILE" in self._environment]:
+            del defaults[name]
         settings = {**defaults, **self._environment}
         settings["GATEWAY_ADMIN_PORT"] = str(self.admin_port)
         self._process = subprocess.Popen(
-            [str(_BESIDE_PYTHON / "twistd"), *self._options, "-n", "--pidfile=", "gateway"],
+            self.command(),
             cwd=self._directory,
             env=clean_environment(settings),
+            pass_fds=self.passed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -192,6 +198,10 @@ class Gateway:
         if self._logs_json:
             self.wait_for_line(event="ready")
             self.port = self._traffic_port()
+
+    def command(self) -> list[str]:
+        """The program and its arguments."""
+        return [str(_BESIDE_PYTHON / "twistd"), *self._options, "-n", "--pidfile=", "gateway"]
 
     def _traffic_port(self) -> int:
         line = next((line for line in self.lines if line.get("listener") == "traffic"), None)

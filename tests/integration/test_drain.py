@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -92,3 +93,37 @@ def test_what_does_not_end_in_time_is_refused_or_cut(tmp_path: Path, backend: Sc
     (cut,) = [line for line in gateway.lines if line["event"] == "cut off"]
     assert cut["count"] == 1
     assert gateway.access_line_at("/")["reason"] == "DRAINING"
+
+
+def test_websocket_client_is_told_to_leave_between_two_frames(tmp_path: Path, backend: ScriptedBackend) -> None:
+    half_sent, go_on = threading.Event(), threading.Event()
+    received: list[bytes] = []
+    message = b"\x82\x05hello"
+    farewell = b"\x88\x02\x03\xe9"
+    masked_farewell = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+
+    def speak(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        exchange.send(message[:4])
+        half_sent.set()
+        assert go_on.wait(10)
+        exchange.send(message[4:] + b"\x81\x07ignored")
+        received.append(exchange.read_exactly(len(masked_farewell)))
+
+    backend.script = speak
+    route = {"name": "r", "path": "/", "backend": "b", "upgrades": ["websocket"]}
+    document = {"backends": {"b": {"targets": [backend.url]}}, "routes": [route]}
+    environment = {"GATEWAY_ROUTES": json.dumps(document), "GATEWAY_DRAIN_TIMEOUT": "10s"}
+    with Gateway(tmp_path, environment) as gateway:
+        with gateway.client() as client:
+            client.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            assert client.read_head().status == 101
+            assert half_sent.wait(10)
+            os.kill(gateway.pid, signal.SIGTERM)
+            wait_until(lambda: is_refused(gateway.port), "the drain has begun")
+            go_on.set()
+            assert client.read_exactly(len(message + farewell)) == message + farewell
+            client.send(masked_farewell)
+            assert client.is_gone()
+        assert gateway.stop() == 0
+    assert received == [masked_farewell]

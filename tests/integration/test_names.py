@@ -27,7 +27,7 @@ from txgateway.config.targets import target as parse_target
 from txgateway.errors import UpstreamConnectFailed, UpstreamNameUnknown
 from txgateway.proxy.agent import PoolAgent
 from txgateway.proxy.backend import Backend
-from txgateway.proxy.build import build_backends
+from txgateway.proxy.build import BackendBuilder
 from txgateway.proxy.names import NameWatch
 from txgateway.proxy.target import Outcome, Target
 from txgateway.telemetry.metrics import Tally, TargetMetrics
@@ -76,10 +76,10 @@ class Site:
 
     def build(self, name: str = NAME) -> tuple[Backend, NameWatch]:
         settings = BackendSettings("b", (parse_target(f"http://{name}:{self.port}"),), dns_refresh_s=3600.0)
-        built, watches = build_backends(
-            {"b": settings}, self.reactor, self.wheel, 0, Random(1), lambda *_: TargetMetrics(), lambda _: Tally()
-        )
-        self.backend, self.watch = built["b"], watches["b"]
+        builder = BackendBuilder(self.reactor, self.wheel, 0, Random(1), lambda *_: TargetMetrics(), lambda _: Tally())
+        built = builder.build(settings)
+        assert built.watch is not None
+        self.backend, self.watch = built.backend, built.watch
         return self.backend, self.watch
 
     def ask(self, target: Target) -> Deferred[IResponse]:

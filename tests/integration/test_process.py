@@ -145,12 +145,12 @@ def test_access_line_has_all_fields(tmp_path: Path) -> None:
 
 
 def test_demo_is_warned_of_and_settings_without_effect_are_named(tmp_path: Path) -> None:
-    environment = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_WORKERS": "2"}
+    environment = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_MIDDLEWARES": "a:b"}
     with Gateway(tmp_path, environment) as gateway:
         warnings = [line for line in gateway.lines if line["level"] == "WARN"]
     assert any(line["event"] == "demo backend" for line in warnings)
     (line,) = [line for line in warnings if line["event"] == "configuration"]
-    assert "GATEWAY_WORKERS" in line["message"]
+    assert "GATEWAY_MIDDLEWARES" in line["message"]
 
 
 def test_access_log_can_be_switched_off_and_level_does_not_silence_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.load``: what becomes of a steady stream of requests while targets fail."""
+"""``python -m tests.load``: what becomes of a steady stream of requests while targets fail, or clients attack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from types import FrameType
 import click
 from bench.options import gateway_env_option
 from bench.report import print_table
+from tests.load.floods import NAMES, floods
 from tests.load.limits import budget, bulkhead, dead
 from tests.load.outages import EVENTS, flap, outage
 from tests.load.report import Report
+from tests.load.workers import workers
 
 _Scenario = Callable[[Path, Mapping[str, str]], Report]
 
@@ -28,21 +30,31 @@ def scenarios(rate: float) -> dict[str, _Scenario]:
         "dead": dead,
         "budget": budget,
         "bulkhead": partial(bulkhead, rate),
+        "floods": partial(floods, NAMES),
+        "workers": workers,
     }
 
 
+def single_floods() -> dict[str, _Scenario]:
+    """Each flood by itself, for whoever looks into one."""
+    return {f"flood-{name}": partial(floods, [name]) for name in NAMES}
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("name", metavar="SCENARIO", type=click.Choice([*scenarios(0.0), "all"]))
+@click.argument("name", metavar="SCENARIO", type=click.Choice([*scenarios(0.0), *single_floods(), "all"]))
 @click.option("--rate", type=click.IntRange(50, 5000), default=500, show_default=True, help="Requests per second.")
 @gateway_env_option
 def main(name: str, rate: int, gateway_env: Mapping[str, str]) -> None:
-    """Run SCENARIO: kill, freeze, errors, flap, dead, budget, bulkhead, or all of these in turns.
+    """Run SCENARIO: kill, freeze, errors, flap, dead, budget, bulkhead, floods, workers, or all of these in turns.
+
+    floods is every flood in turns; flood-ping and so on, one of them.
 
     The exit status is 1 if a request was lost or a bound missed.
     """
     signal.signal(signal.SIGTERM, _leave)
     known = scenarios(rate)
-    reports = [_run(one, known[one], gateway_env) for one in (known if name == "all" else [name])]
+    chosen = known if name == "all" else {name: {**known, **single_floods()}[name]}
+    reports = [_run(one, scenario, gateway_env) for one, scenario in chosen.items()]
     if len(reports) > 1:
         click.echo("## all\n")
         print_table(["scenario", "requests", "lost", "bounds", "missed"], [_summary(report) for report in reports])

@@ -8,6 +8,11 @@ It answers every GET after about a millisecond with 200, its name in ``X-Target`
 - ``counts``: changes nothing. Each of these is answered with the counts so far, as JSON: ``requests`` that came (control
   not counted), ``at_once``, the most of them that were there at the same time.
 
+Two paths, with whatever in front, are for answers of their own kind, as long as the mode is ``ok``:
+
+- ``/large/BYTES``: 200 at once, with so many bytes, as fast as they are taken;
+- ``/endless``: no answer, and what else comes on the connection is read and dropped.
+
 It ends when its standard input does, so that it does not outlive whoever started it.
 """
 
@@ -20,6 +25,9 @@ import sys
 CONTROL = "/control/"
 USUAL_S = 0.001
 MAX_HEAD_BYTES = 64 * 1024
+LARGE = "/large/"
+ENDLESS = "/endless"
+PIECE = bytes(64 * 1024)
 
 
 class State:
@@ -50,12 +58,24 @@ class Connection(asyncio.Protocol):
     def __init__(self, state: State) -> None:
         self._state = state
         self._received = b""
+        self._drops = False
+        self._left = 0
+        self._is_blocked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    def pause_writing(self) -> None:
+        self._is_blocked = True
+
+    def resume_writing(self) -> None:
+        self._is_blocked = False
+        self._pour()
+
     def data_received(self, data: bytes) -> None:
+        if self._drops:
+            return
         self._received += data
         head, end, self._received = self._received.partition(b"\r\n\r\n")
         if not end:
@@ -68,6 +88,15 @@ class Connection(asyncio.Protocol):
             self._answer(200, state.control(path.removeprefix(CONTROL)))
             return
         state.requests += 1
+        if state.mode == "ok" and path.endswith(ENDLESS):
+            self._drops = True
+            self._received = b""
+            return
+        if state.mode == "ok" and LARGE in path:
+            self._left = int(path.rpartition("/")[2])
+            self._transport.write(self._head(200, self._left))
+            self._pour()
+            return
         state.now += 1
         state.at_once = max(state.at_once, state.now)
         asyncio.get_running_loop().call_later(state.delay_s, self._respond)
@@ -84,10 +113,18 @@ class Connection(asyncio.Protocol):
         else:
             self._answer(200, b"ok")
 
+    def _pour(self) -> None:
+        while self._left and not self._is_blocked and not self._transport.is_closing():
+            piece = PIECE[: self._left]
+            self._left -= len(piece)
+            self._transport.write(piece)
+
     def _answer(self, status: int, body: bytes) -> None:
+        self._transport.write(self._head(status, len(body)) + body)
+
+    def _head(self, status: int, length: int) -> bytes:
         name = self._state.name.encode("ascii")
-        head = b"HTTP/1.1 %d Told\r\nX-Target: %b\r\nContent-Length: %d\r\n\r\n" % (status, name, len(body))
-        self._transport.write(head + body)
+        return b"HTTP/1.1 %d Told\r\nX-Target: %b\r\nContent-Length: %d\r\n\r\n" % (status, name, length)
 
 
 class Parent(asyncio.Protocol):

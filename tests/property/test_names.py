@@ -23,8 +23,9 @@ from txgateway.config import Backend as BackendSettings
 from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.build import TargetMaker
-from txgateway.proxy.names import DRAIN_LIMIT_S, JITTER, LOOKUP_LIMIT_S, MAX_TARGETS, NameWatch, target_addresses
+from txgateway.proxy.names import JITTER, LOOKUP_LIMIT_S, MAX_TARGETS, NameWatch, target_addresses
 from txgateway.proxy.target import Outcome, Target
+from txgateway.proxy.target_drain import DRAIN_LIMIT_S
 from txgateway.telemetry.metrics import TargetMetrics
 from txgateway.transport.lookup import Lookups
 from txgateway.transport.wheel import TICK_S, TimerWheel

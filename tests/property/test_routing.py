@@ -230,3 +230,24 @@ def test_templates_alone_agree_with_a_naive_matcher(templates: list[tuple[str, .
     ]
     table = RouteTable((rule, rule) for rule in rules)
     assert outcome(table, "", path, "GET", {})[0] is reference_match(rules, "", path, "GET", {})
+
+
+@given(st.lists(rules(), max_size=8), st.lists(requests, min_size=1, max_size=8))
+@settings(deadline=None, max_examples=100)
+def test_table_filled_in_slices_is_as_one_made_at_once_and_empty_when_dropped(
+    rules: list[RouteRule], asked: list[tuple[str, list[str], str, dict[str, str]]]
+) -> None:
+    try:
+        at_once = RouteTable((rule, rule) for rule in rules)
+    except ValueError:
+        assume(False)
+    table: RouteTable[RouteRule] = RouteTable()
+    steps = sum(1 for _ in table.fill((rule, rule) for rule in rules))
+    assert steps >= len(rules)
+    for question in asked:
+        found = outcome(table, *question)
+        assert found == outcome(at_once, *question)
+        assert not isinstance(found[0], RouteRule) or any(found[0] is rule for rule in rules)
+    for _ in table.drop():
+        pass
+    assert all(outcome(table, *question) == (None, {}) for question in asked)

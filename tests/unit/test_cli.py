@@ -35,13 +35,13 @@ def test_check_of_a_bad_configuration_prints_every_problem_and_exits_78() -> Non
 
 
 def test_check_prints_warnings_and_is_strict_about_them_only_if_asked() -> None:
-    environ = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_WORKERS": "2", "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
+    environ = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_MIDDLEWARES": "a:b", "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
     result = run("check", **environ)
     assert result.exit_code == 0
     first, *warnings = result.stdout.splitlines()
     assert first == "configuration ok"
     assert [line.split(":")[:2] for line in warnings] == [
-        ["warning", " GATEWAY_WORKERS"],
+        ["warning", " GATEWAY_MIDDLEWARES"],
         ["warning", " GATEWAY_TRUSTED_PROXIES"],
     ]
     strict = run("check", "--strict", **environ)

@@ -10,11 +10,16 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from io import BytesIO
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txgateway.admin.dashboard import dashboard_pages
 from txgateway.admin.scrape import TIMEOUT_S, Metrics, MetricsPage
@@ -22,6 +27,14 @@ from txgateway.telemetry.lines import json_line
 
 #: Body bytes after which a client is cut off; there is nothing to send here.
 MAX_BODY_BYTES = 64 * 1024
+
+#: From the query of ``/explain`` to what is told: plain data, under ``error`` if it is no question; None if nobody answers.
+Told: TypeAlias = Mapping[str, object] | None
+Explain: TypeAlias = Callable[[str], Told | Deferred[Told]]
+#: By path, what asks others for what a page is made of.
+Asks: TypeAlias = Mapping[bytes, Callable[[], Deferred[Any]]]
+
+_log = Logger()
 
 _SECURITY_HEADERS = (
     (b"Cache-Control", b"no-store"),
@@ -40,13 +53,39 @@ class _Page(Resource):
 
     def __init__(self, make: Callable[[IRequest], tuple[bytes, bytes]]) -> None:
         super().__init__()
-        self._make = make
+        self.made = make
 
     def render(self, request: IRequest) -> bytes:
-        content_type, body = self._make(request)
+        content_type, body = self.made(request)
         request.setHeader(b"Content-Type", content_type)
         request.setHeader(b"Content-Length", b"%d" % len(body))
         return b"" if request.method == b"HEAD" else body
+
+
+class _ExplainPage(Resource):
+    """What would become of a request."""
+
+    isLeaf = True
+
+    def __init__(self, explain: Explain) -> None:
+        super().__init__()
+        self._explain = explain
+
+    def render(self, request: Request) -> bytes | int:
+        told = self._explain(request.uri.partition(b"?")[2].decode("latin-1"))
+        if not isinstance(told, Deferred):
+            return self._page(told).render(request)
+        answers: list[Told] = []
+        page = _Page(lambda request: self._page(answers[0]).made(request))
+        return _later(page, request, told.addCallback(answers.append))
+
+    def _page(self, told: Told) -> _Page:
+        def make(request: IRequest) -> tuple[bytes, bytes]:
+            if told is None or "error" in told:
+                request.setResponseCode(503 if told is None else 400)
+            return _json(told or {"error": "No worker answers."})
+
+        return _Page(make)
 
 
 class AdminRoot(Resource):
@@ -57,13 +96,15 @@ class AdminRoot(Resource):
     Args:
         pages: leaf resources by path.
         admin_host: the address or name that the listener is bound to.
+        asks: by path, what has to be over before the page is made.
     """
 
     isLeaf = True
 
-    def __init__(self, pages: Mapping[bytes, IResource], admin_host: str) -> None:
+    def __init__(self, pages: Mapping[bytes, IResource], admin_host: str, asks: Asks) -> None:
         super().__init__()
         self._pages = pages
+        self._asks = asks
         self._admin_host = admin_host.lower()
         self._checks_host = self._admin_host == "localhost" or _is_loopback(self._admin_host)
 
@@ -78,6 +119,9 @@ class AdminRoot(Resource):
         if request.method not in {b"GET", b"HEAD"}:
             request.setHeader(b"Allow", b"GET, HEAD")
             return _refuse(request, 405, "Only GET and HEAD are allowed.")
+        ask = self._asks.get(request.path)
+        if ask is not None:
+            return _later(page, request, ask())
         body: bytes | int = page.render(request)
         return body
 
@@ -122,6 +166,28 @@ class _QuietSite(Site):
         """Not a word."""
 
 
+def _later(page: IResource, request: Request, asked: Deferred[Any]) -> int:
+    """Make the page once ``asked`` has fired, if the client still waits for it."""
+    gone: list[object] = []
+    request.notifyFinish().addErrback(gone.append)
+
+    def render(_: object) -> None:
+        if gone:
+            return
+        body = page.render(request)
+        if isinstance(body, bytes):
+            request.write(body)
+            request.finish()
+
+    def failed(failure: Failure) -> None:
+        _log.failure("page cannot be made", failure)
+        if not gone:
+            request.channel.loseConnection()
+
+    asked.addCallback(render).addErrback(failed)
+    return NOT_DONE_YET
+
+
 def admin_site(
     *,
     admin_host: str,
@@ -130,6 +196,8 @@ def admin_site(
     status: Callable[[], Mapping[str, object]],
     history: Callable[[], Mapping[str, object]],
     config: Callable[[], Mapping[str, object]],
+    asks: Asks = MappingProxyType({}),
+    explain: Explain | None = None,
 ) -> Site:
     """The site for the admin listener.
 
@@ -141,6 +209,8 @@ def admin_site(
         status: the members of ``/status``, as plain data.
         history: the members of ``/status/history``, as plain data.
         config: the members of ``/config``, as plain data; a secret's value arrives masked.
+        asks: by path, asks others for what the page is made of.
+        explain: makes ``/explain``; None for no such page.
     """
     pages: dict[bytes, IResource] = {
         b"/metrics": MetricsPage(metrics),
@@ -149,8 +219,11 @@ def admin_site(
         b"/config": _Page(lambda _: _json(config())),
         **probes,
     }
+    pages |= dashboard_pages(pages)
+    if explain is not None:  # no page to link to: it wants to be asked something
+        pages[b"/explain"] = _ExplainPage(explain)
     return _QuietSite(
-        AdminRoot({**pages, **dashboard_pages(pages)}, admin_host),
+        AdminRoot(pages, admin_host, asks),
         requestFactory=_AdminRequest,
         parsePOSTFormSubmission=False,
         timeout=TIMEOUT_S,

@@ -92,7 +92,7 @@ class Configuration:
         routes: in the order of the document; it decides nothing.
         tracing: where traces go, and which; None for no tracing.
         warnings: what is set and has no effect yet; to be logged at start.
-        hazards: what has an effect that is probably not wanted; for ``txgateway check``.
+        hazards: what has an effect that is probably not wanted; to be logged at start, too.
     """
 
     settings: Settings
@@ -103,6 +103,20 @@ class Configuration:
     hazards: tuple[str, ...]
     _environment: Environment = attrs.field(repr=False)
     _document: Document = attrs.field(repr=False)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Warnings and hazards: all that somebody should know of."""
+        return (*self.warnings, *self.hazards)
+
+    def with_settings(self, changed: Mapping[str, object]) -> Configuration:
+        """The same with other settings of the process; those that routes and backends inherit must not be among them."""
+        settings = self.settings.model_copy(update=dict(changed))
+        return attrs.evolve(self, settings=settings, environment=attrs.evolve(self._environment, settings=settings))
+
+    def parts(self) -> tuple[Environment, Document]:
+        """What it was resolved from."""
+        return self._environment, self._document
 
     def effective(self) -> dict[str, dict[str, Any]]:
         """Every setting with its value and its source, secrets masked: a tree of JSON values."""
@@ -129,13 +143,15 @@ def load(environ: Mapping[str, str]) -> Configuration:
     if problems:
         raise ConfigurationError(problems)
     resolver = Resolver(environment.settings)
+    backends = {entry.name: resolver.backend(entry) for entry in document.backends}
+    routes = tuple(resolver.route(entry) for entry in document.routes)
     return Configuration(
         settings=environment.settings,
-        backends={entry.name: resolver.backend(entry) for entry in document.backends},
-        routes=tuple(resolver.route(entry) for entry in document.routes),
+        backends=backends,
+        routes=routes,
         tracing=environment.tracing,
         warnings=tuple(_without_effect(environment, document)),
-        hazards=tuple(hazards(environment, document)),
+        hazards=tuple(hazards(environment, document, backends, routes)),
         environment=environment,
         document=document,
     )

@@ -17,7 +17,7 @@ from txgateway.config.listener_tls import ListenerTlsError, has_certificate, lis
 from txgateway.config.problems import Problem, suggestion
 from txgateway.config.routes import Resolver
 from txgateway.config.settings import JWT_KEY_SOURCES, ROUTING_SOURCES, variable_name
-from txgateway.config.syntax import PLAIN_SUFFIX, placeholders, rewrite_placeholders
+from txgateway.config.syntax import PLAIN_SUFFIX, PROXY_PREFIX, placeholders, rewrite_placeholders
 from txgateway.config.tokens import token_keys
 from txgateway.config.values import one_of, shown
 from txgateway.routing.path import canonical_path
@@ -32,6 +32,7 @@ def check_environment(environment: Environment) -> Iterator[Problem]:
     yield from _check_jwt_keys(environment)
     yield from _check_tls(environment)
     yield from _check_ports(environment)
+    yield from _check_proxies(environment)
     for name in ("retry", "cors"):
         if name not in environment.failed:
             for key, message in _group_contradictions(getattr(environment.settings, name)):
@@ -144,6 +145,16 @@ def _check_ports(environment: Environment) -> Iterator[Problem]:
     if settings.redirect_port and settings.redirect_port in {settings.port, settings.admin_port}:
         message = "another listener has this port"
         yield Problem(environment.variable("redirect_port"), shown(settings.redirect_port), message)
+
+
+def _check_proxies(environment: Environment) -> Iterator[Problem]:
+    settings = environment.settings
+    if settings.trusted_proxies or "trusted_proxies" in environment.failed:
+        return
+    for description in settings.listen:
+        if description.startswith(PROXY_PREFIX):
+            message = f"needs {variable_name('trusted_proxies')}: nobody else may say whose a connection is"
+            yield Problem(environment.variable("listen"), shown(description), message)
 
 
 def _check_backend(entry: BackendEntry) -> Iterator[Problem]:

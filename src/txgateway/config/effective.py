@@ -87,7 +87,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, str):
         return without_user(value)
     if isinstance(value, Mapping):
-        return {name: MASK if _is_secret_header(name) else _plain(inner) for name, inner in value.items()}
+        return {name: MASK if is_secret_header(name) else _plain(inner) for name, inner in value.items()}
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, Table):
@@ -95,5 +95,6 @@ def _plain(value: object) -> Any:
     return value.url if isinstance(value, Target) else str(value)
 
 
-def _is_secret_header(name: str) -> bool:
+def is_secret_header(name: str) -> bool:
+    """Whether the value of a field of this name is shown to nobody."""
     return any(word in name.lower() for word in _SECRET_WORDS)

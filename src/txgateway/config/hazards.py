@@ -5,18 +5,20 @@ Nothing here keeps the gateway from starting; ``check --strict`` says no to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final
 
-from txgateway.config.document import Document
+from txgateway.config.document import BackendEntry, Document, RouteEntry
 from txgateway.config.environment import Environment
+from txgateway.config.groups import leaves
 from txgateway.config.listener_tls import key_pairs
+from txgateway.config.routes import Backend, Route
 from txgateway.config.settings import JWT_KEY_SOURCES, variable_name
 from txgateway.config.syntax import is_ip_address
 from txgateway.config.tokens import configured_jwks
-from txgateway.config.values import shown
+from txgateway.config.values import format_duration, shown
 
 #: Response headers that the gateway sets itself, above what a route's ``response_headers`` say.
 _OURS: Final = frozenset({
@@ -26,16 +28,46 @@ _OURS: Final = frozenset({
 
 #: Settings that do nothing without a key.
 _OF_TOKENS: Final = ("jwt_algorithms", "jwt_issuer", "jwt_audience", "jwt_leeway", "jwt.claim_headers")
+#: Methods that do twice what they are asked to do twice, by IANA's registry of methods.
+_NOT_IDEMPOTENT: Final = frozenset({"CONNECT", "LOCK", "PATCH", "POST"})
+#: Few servers keep an idle connection for longer; many for much less (Node.js and uvicorn for 5 s).
+_KEEP_ALIVE_S: Final = 60.0
 
 
-def hazards(environment: Environment, document: Document) -> Iterator[str]:
-    """One line each, with the variable or the place in the document."""
+def hazards(
+    environment: Environment, document: Document, backends: Mapping[str, Backend], routes: Sequence[Route]
+) -> Iterator[str]:
+    """One line each, with the variable or the place in the document.
+
+    Args:
+        environment: with the defaults.
+        document: what is given beside it.
+        backends: of the document, completed, by name.
+        routes: of the document, completed, in its order.
+    """
+    # A default that many inherit is told once.
+    yield from dict.fromkeys(_all(environment, document, backends, routes))
+
+
+def _all(
+    environment: Environment, document: Document, backends: Mapping[str, Backend], routes: Sequence[Route]
+) -> Iterator[str]:
     has_jwt_key = any(key in environment.sources for key in JWT_KEY_SOURCES)
     yield from _of_listeners(environment)
     yield from _of_certificates(environment)
     yield from _of_tokens(environment, has_jwt_key=has_jwt_key)
     yield from _of_routes(document, has_jwt_key=has_jwt_key)
+    for route_entry, route in zip(document.routes, routes, strict=True):
+        yield from _of_route(environment, route_entry, route)
     yield from _of_backends(document)
+    for backend_entry in document.backends:
+        yield from _of_backend(environment, backend_entry, backends[backend_entry.name])
+
+
+def _where(environment: Environment, entry: RouteEntry | BackendEntry, key: str) -> str:
+    """Where a value comes from that a route or backend goes by: its own place, or the variable."""
+    own = any(leaf.key == key for leaf in leaves(entry.table, only_given=True))
+    return entry.place.of(key) if own else environment.variable(key)
 
 
 def _of_listeners(environment: Environment) -> Iterator[str]:
@@ -107,3 +139,36 @@ def _of_backends(document: Document) -> Iterator[str]:
     for backend in document.backends:
         if backend.name not in used:
             yield f"{backend.place.of('')}: no route leads to this backend"
+
+
+def _of_route(environment: Environment, entry: RouteEntry, route: Route) -> Iterator[str]:
+    if route.wants_token and "*" in route.cors.allow_origins:
+        where = _where(environment, entry, "cors.allow_origins")
+        yield f"{where}: * lets every page on the web use a route that asks for a token: name the origins"
+    if not route.backends:
+        return
+    retry, timeout = route.retry, route.timeout
+    harmful = sorted(_NOT_IDEMPOTENT.intersection(retry.methods))
+    if harmful and retry.max_attempts > 1:
+        where = _where(environment, entry, "retry.methods")
+        yield f"{where}: {', '.join(harmful)} may take effect twice: what failed may have been done all the same"
+    if 0 < timeout.total_s < timeout.per_try_s:
+        where = _where(environment, entry, "timeout.per_try")
+        times = f"{format_duration(timeout.per_try_s)} is above timeout.total, {format_duration(timeout.total_s)}"
+        yield f"{where}: {times}: no attempt ends before the whole request, so none that times out is repeated"
+
+
+def _of_backend(environment: Environment, entry: BackendEntry, backend: Backend) -> Iterator[str]:
+    idle_s, check = backend.pool.idle_timeout_s, backend.health_check
+    if idle_s > _KEEP_ALIVE_S:
+        where = _where(environment, entry, "pool.idle_timeout")
+        advice = (
+            "probably above the backend's keep-alive, and a request may meet a connection that is just being closed"
+        )
+        yield f"{where}: {format_duration(idle_s)} is {advice}"
+    if check.timeout_s > check.interval_s:
+        where = _where(environment, entry, "health_check.timeout")
+        yield (
+            f"{where}: {format_duration(check.timeout_s)} is above health_check.interval,"
+            f" {format_duration(check.interval_s)}: a target that hangs is found late"
+        )

@@ -6,6 +6,7 @@ handshake. Parsers as in :mod:`txgateway.config.values`; no message holds any pa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,22 @@ from txgateway.config.values import string
 #: The most bytes read of a certificate, key or secret file.
 MAX_KEY_FILE_BYTES: Final = 2**20
 MAX_KEYS: Final = 1000
+
+#: By path: device, inode, time of change in nanoseconds, and bytes; None where there is nothing.
+Signature = dict[str, tuple[int, int, int, int] | None]
+
+
+def signature_of(paths: Iterable[str]) -> Signature:
+    """What tells whether one of the files has changed, also behind symbolic links."""
+    return {path: _stat(path) for path in paths}
+
+
+def _stat(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_bounded(path: str, limit_bytes: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography.x509 import Certificate
 
-from txgateway.config.keys import certificates, pair_of
+from txgateway.config.keys import Signature, certificates, pair_of, signature_of
 from txgateway.config.settings import Settings
 from txgateway.transport.server_contexts import KeyPair, ServerContexts, TlsPolicy, UnusablePair
 
@@ -20,9 +20,6 @@ from txgateway.transport.server_contexts import KeyPair, ServerContexts, TlsPoli
 DEFAULT_NAME: Final = "default"
 #: Most pairs of a directory.
 MAX_PAIRS: Final = 1000
-
-#: By path: device, inode, time of change in nanoseconds, and bytes; None where there is nothing.
-Signature = dict[str, tuple[int, int, int, int] | None]
 
 
 class ListenerTlsError(ValueError):
@@ -61,7 +58,7 @@ def listener_contexts(settings: Settings) -> ServerContexts:
 
 def signature(settings: Settings) -> Signature:
     """What tells whether one of the files has changed, also behind symbolic links; blocks."""
-    return {path: _stat(path) for path in sorted(_watched(settings))}
+    return signature_of(sorted(_watched(settings)))
 
 
 def key_pairs(settings: Settings) -> Iterator[tuple[str, KeyPair]]:
@@ -114,11 +111,3 @@ def _watched(settings: Settings) -> Iterator[str]:
         for file in _certificate_files(settings.tls_cert_dir):
             yield str(file)
             yield str(file.with_suffix(".key"))
-
-
-def _stat(path: str) -> tuple[int, int, int, int] | None:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

@@ -10,13 +10,11 @@ from typing import Final
 
 #: Set, these have no effect, and a warning says so.
 WITHOUT_EFFECT: Final = frozenset({
-    "middlewares", "workers",
+    "middlewares",
 })  # fmt: skip
 
 #: Values that ask for no more than what the gateway does anyway, besides empty ones.
-_ASKS_FOR_NOTHING: Final[dict[str, object]] = {
-    "workers": 1,
-}  # fmt: skip
+_ASKS_FOR_NOTHING: Final[dict[str, object]] = {}
 
 WARNING: Final = "this version does not implement it yet; it has no effect"
 

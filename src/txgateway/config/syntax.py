@@ -37,6 +37,11 @@ _METHOD_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
 _LABEL_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 #: Ends an endpoint that speaks no TLS where others do.
 PLAIN_SUFFIX: Final = ";plain"
+#: Begins an endpoint where balancers say whose a connection is, by the PROXY protocol. It is ours and not Twisted's own,
+#: which would look for the header within TLS, and believe everybody.
+PROXY_PREFIX: Final = "haproxy:"
+#: Endpoints whose connections come from an address that may be trusted.
+_WITH_ADDRESSES: Final = frozenset({"tcp", "tcp6", "systemd"})
 
 
 def name(value: object) -> str:
@@ -339,7 +344,7 @@ def resource_name(value: object) -> str:
 
 
 def endpoints(value: object) -> tuple[str, ...]:
-    """Twisted server endpoint descriptions separated by spaces, each with an optional ``;plain``.
+    """Twisted server endpoint descriptions separated by spaces, each with an optional ``haproxy:`` and ``;plain``.
 
     Raises:
         ValueError: one is not a description of a stream server, or is Twisted's own ``ssl:``.
@@ -353,11 +358,16 @@ def endpoints(value: object) -> tuple[str, ...]:
 
 
 def _check_endpoint(description: str) -> None:
-    prefix = description.partition(":")[0]
+    prefix, _, behind = description.partition(":")
+    is_proxied = f"{prefix}:" == PROXY_PREFIX
+    if is_proxied:
+        description, prefix = behind, behind.partition(":")[0]
     if prefix == "ssl":
         raise ValueError("expected another endpoint than ssl: (GATEWAY_TLS_CERT_FILE makes tcp: endpoints speak TLS)")
     if ";" in description:
         raise ValueError(f"{description!r}: expected nothing but ;plain after a semicolon")
+    if is_proxied and prefix not in _WITH_ADDRESSES:
+        raise ValueError(f"expected {PROXY_PREFIX} in front of an endpoint of tcp:, tcp6: or systemd:")
     if prefix in {"tcp", "tcp6", "unix"}:
         try:
             serverFromString(MemoryReactor(), description)

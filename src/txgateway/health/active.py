@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgateway.health.check import Check, Verdict, ask, connect
-from txgateway.health.state import HealthState
+from txgateway.health.state import Health, HealthState
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.target import Target
 from txgateway.transport.wheel import TimerWheel
@@ -30,6 +30,16 @@ SPREAD: Final = 0.1
 MAX_SPREAD_S: Final = 1.0
 
 _log = Logger()
+
+
+class Checks(Protocol):
+    """What looks after the health of a backend's targets."""
+
+    def start(self) -> Deferred[None]:
+        """Begin; fires, and never fails, when all were checked once, however that went."""
+
+    def stop(self) -> None:
+        """End for good."""
 
 
 class HealthChecks:
@@ -105,8 +115,12 @@ class HealthChecks:
 
     def _begin_round(self) -> Deferred[None]:
         states = self._states
-        self._states = {target: states.get(target) or self._new_state() for target in self._backend.targets}
-        delay_s = self._random_delay_s if self._first.called else _no_delay_s
+        is_first = not self._first.called  # and others may have checked before
+        self._states = {
+            target: states.get(target) or self._new_state(target.health if is_first else Health.UNKNOWN)
+            for target in self._backend.targets
+        }
+        delay_s = _no_delay_s if is_first else self._random_delay_s
         self._round = _Round(self._states, self._check, self._take, self._clock)
         ended = self._round.over.addCallback(self._round_ended)
         self._round.begin(delay_s)
@@ -118,7 +132,7 @@ class HealthChecks:
         if self._is_stopped or not newcomers:
             return
         for target in newcomers:
-            self._states[target] = self._new_state()
+            self._states[target] = self._new_state(Health.UNKNOWN)
         extra = _Round(newcomers, self._check, self._take, self._clock)
         self._extra_rounds.add(extra)
         extra.over.addCallback(lambda _: self._extra_rounds.discard(extra))
@@ -137,8 +151,8 @@ class HealthChecks:
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
-    def _new_state(self) -> HealthState:
-        return HealthState(self._settings.rise, self._settings.fall)
+    def _new_state(self, health: Health) -> HealthState:
+        return HealthState(self._settings.rise, self._settings.fall, health)
 
     def _check(self, target: Target, on_end: Callable[[Verdict], None]) -> Check:
         settings = self._settings

@@ -215,6 +215,9 @@ class _Connect:
     def forget(self, connection: object) -> None:
         """It is closed, as it should be."""
 
+    def forget_shared(self, connection: object, error: GatewayError) -> None:
+        """The same, for one that speaks HTTP/2."""
+
 
 # --- a request ----------------------------------------------------------------------------------------------------
 

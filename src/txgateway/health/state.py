@@ -22,6 +22,7 @@ class HealthState:
     Args:
         rise: successes in a row that make an unhealthy target healthy again, at least 1.
         fall: failures in a row that make a target unhealthy, at least 1.
+        health: what others have found so far.
 
     Attributes:
         health: as of the last result.
@@ -29,11 +30,11 @@ class HealthState:
 
     __slots__ = ("_fall", "_has_been_healthy", "_in_a_row", "_rise", "_was_well", "health")
 
-    def __init__(self, rise: int, fall: int) -> None:
-        self.health = Health.UNKNOWN
+    def __init__(self, rise: int, fall: int, health: Health = Health.UNKNOWN) -> None:
+        self.health = health
         self._rise = rise
         self._fall = fall
-        self._has_been_healthy = False
+        self._has_been_healthy = health is not Health.UNKNOWN
         self._was_well = False
         self._in_a_row = 0
 

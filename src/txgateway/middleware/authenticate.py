@@ -74,7 +74,7 @@ class Authenticate(Middleware):
         self._public = tuple(canonical_path(path.encode("ascii")).rstrip(b"/") + b"/" for path in public_paths)
 
     def render(self, request: GatewayRequest) -> Any:
-        if self._public and self._is_public(request):
+        if self._public and self.is_public(request):
             return self._pass_unseen(request)
         fields = request.fields
         if len(fields) != len(request.headers) and len(field_values(request.headers, _AUTHORIZATION)) > 1:
@@ -84,7 +84,8 @@ class Authenticate(Middleware):
             return self._admit(found, request)
         return self.when(found, request, self._admit)  # type: ignore[arg-type]
 
-    def _is_public(self, request: GatewayRequest) -> bool:
+    def is_public(self, request: GatewayRequest) -> bool:
+        """Whether its path needs no token."""
         if not (request.canonical_path + b"/").startswith(self._public):
             return False
         return all((path + b"/").startswith(self._public) for path in behind_authority(request.path))

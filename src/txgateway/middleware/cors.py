@@ -25,15 +25,18 @@ class Cors(Middleware):
     not come here: the router gives them to :class:`Preflights`.
     Refuses: nothing; a browser keeps what an origin may not read from it.
     On cancel: nothing to free.
+
+    Attributes:
+        policy: of the route.
     """
 
     def __init__(self, inner: Inner, policy: CorsPolicy) -> None:
         super().__init__(inner)
-        self._policy = policy
+        self.policy = policy
 
     def render(self, request: GatewayRequest) -> Any:
         # Decided now: the route may take Origin out of what the backend gets.
-        request.before_head(partial(_change, self._policy.fields(request.fields.get(b"origin"))))
+        request.before_head(partial(_change, self.policy.fields(request.fields.get(b"origin"))))
         return self.inner.render(request)
 
 

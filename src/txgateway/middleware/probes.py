@@ -27,11 +27,11 @@ class Probes(Middleware):
 
     def __init__(self, inner: Inner, resources: Mapping[bytes, IResource]) -> None:
         super().__init__(inner)
-        self._resources = resources
+        self.resources = resources
 
     def render(self, request: GatewayRequest) -> Any:
         target = request.uri
-        resource = self._resources.get(target.partition(b"?")[0] if b"?" in target else target)
+        resource = self.resources.get(target.partition(b"?")[0] if b"?" in target else target)
         if resource is None:
             return self.inner.render(request)
         request.path = target.partition(b"?")[0]

@@ -76,11 +76,11 @@ class PhaseStart(Middleware):
 
     def __init__(self, inner: Inner, phase: str, clock: IReactorTime) -> None:
         super().__init__(inner)
-        self._phase = phase
+        self.phase = phase
         self._clock = clock
 
     def render(self, request: GatewayRequest) -> Any:
-        request.phase = (self._phase, self._clock.seconds())
+        request.phase = (self.phase, self._clock.seconds())
         return self.inner.render(request)
 
 

@@ -152,6 +152,7 @@ class Attempts:
         if (
             not self._replayed
             and target is not None
+            and not error.response_started
             and (isinstance(error, UpstreamRefused) or self._is_stale(error))
             and (self._sent is None or self._sent.is_whole)
         ):
@@ -166,7 +167,7 @@ class Attempts:
 
     def _is_stale(self, error: UpstreamError) -> bool:
         """Whether the target had most likely closed the connection before it got the request."""
-        return error.on_reused_connection and not error.response_started and self._request.method in IDEMPOTENT
+        return error.on_reused_connection and self._request.method in IDEMPOTENT
 
     def _failed(self, error: GatewayError) -> None:
         """The attempt came to nothing: once more, or the error is the client's."""

@@ -42,12 +42,16 @@ class Backend:
         seconds: the clock.
         chance: for the policy, and for slow starts.
         retries: counts how retries end.
+        is_live: its targets' breakers tell it of changes; else only once :meth:`go_live` was called, for targets that
+            another backend has until then.
 
     Attributes:
+        is_live: it has its targets to itself.
         budget: how many retries are allowed.
         may_refuse: a target may say of a request that it has not looked at it, as HTTP/2 can.
         on_connect_failed: told when a connection to a target could not be made.
         on_targets: told when there are other targets.
+        on_health: told of each change that checks have found here, and why.
     """
 
     def __init__(
@@ -57,13 +61,17 @@ class Backend:
         seconds: Callable[[], float],
         chance: Random,
         retries: Tally | None = None,
+        *,
+        is_live: bool = True,
     ) -> None:
+        self.is_live = is_live
         self.settings = settings
         self.name = settings.name
         self.budget = RetryBudget()
         self.retries = retries or Tally()
         self.on_connect_failed: Callable[[], None] = _do_nothing
         self.on_targets: Callable[[], None] = _do_nothing
+        self.on_health: Callable[[Target, Health, str], None] = _do_nothing
         self._seconds = seconds
         self._chance = chance
         self._key_of = key_named(settings.load_balancer)
@@ -124,10 +132,22 @@ class Backend:
         self.targets = tuple(targets)
         self.may_refuse = any(is_multiplexed(target.scheme) for target in targets)
         self._policy = policy_named(self.settings.load_balancer, self.targets, self._chance)
-        for target in targets:
-            target.breaker.on_change = self._watcher(target)
+        if self.is_live:
+            for target in targets:
+                target.breaker.on_change = self._watcher(target)
         self._review()
         self.on_targets()
+
+    def go_live(self) -> None:
+        """It has its targets to itself from now on."""
+        self.is_live = True
+        self.set_targets(self.targets)
+
+    def retire(self, kept: Sequence[Target]) -> None:
+        """Another has taken its place: what still comes here goes to those that live on there, if any do."""
+        self.is_live = False
+        if kept:
+            self.set_targets(kept)
 
     def set_health(self, target: Target, health: Health, why: str) -> None:
         """Active checks have made up their mind about a target."""
@@ -136,6 +156,16 @@ class Backend:
             return
         if before is not Health.UNKNOWN or health is not Health.HEALTHY:
             self._tell(_HEALTH, target, health.value, why, is_bad=health is Health.UNHEALTHY)
+        self._health_changed(target, before)
+        self.on_health(target, health, why)
+
+    def adopt_health(self, target: Target, health: Health) -> None:
+        """Another process has made up its mind about a target, and told of it."""
+        before, target.health = target.health, health
+        if before is not health:
+            self._health_changed(target, before)
+
+    def _health_changed(self, target: Target, before: Health) -> None:
         if before is Health.UNHEALTHY:
             self._returned(target)
             target.breaker.recover(self._seconds())
@@ -178,5 +208,5 @@ class Backend:
             target.pool.close()
 
 
-def _do_nothing() -> None:
+def _do_nothing(*_: object) -> None:
     pass

@@ -10,15 +10,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
+from attrs import frozen
 
 from txgateway.config import Backend as BackendSettings
 from txgateway.config import Target as TargetSettings
 from txgateway.config.groups import Breaker
+from txgateway.config.keys import Signature, signature_of
 from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.breaker import CircuitBreaker
 from txgateway.proxy.multiplexed_pool import MultiplexedPool
-from txgateway.proxy.names import NameWatch, is_name
+from txgateway.proxy.names import Found, NameWatch, is_name, reconciled, wanted_targets
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.proxy.target import Target
 from txgateway.telemetry.metrics import Tally, TargetMetrics
@@ -31,6 +33,8 @@ from txgateway.transport.wheel import TimerWheel
 
 _DEFAULT_PORTS = {"http": 80, "h2c": 80, "https": 443}
 _NO_PROTOCOLS: Mapping[bytes, Callable[[], Any]] = MappingProxyType({})
+#: What a target's connections and breaker are made by, beside the files that ``tls`` names.
+_OF_TARGETS = ("pool", "breaker", "tls", "connect_timeout_s")
 _TLS_KEYS = [field.name for field in attrs.fields(TlsSettings)]
 
 
@@ -115,39 +119,109 @@ class TargetMaker:
         return either, http1, MultiplexedPool(configured.label, either, reactor, wheel, settings.pool, tunnels=pool)
 
 
-def build_backends(
-    backends: Mapping[str, BackendSettings],
-    reactor: Any,
-    wheel: TimerWheel,
-    demo_port: int,
-    chance: Random,
-    target_metrics: Callable[[str, str], TargetMetrics],
-    retries: Callable[[str], Tally],
-) -> tuple[dict[str, Backend], dict[str, NameWatch]]:
-    """The backends by name, and the watches of those that have targets named by host names.
+@frozen
+class Built:
+    """A backend.
+
+    Attributes:
+        backend: the same.
+        watch: over the names of its targets, if any has one.
+        files: that its TLS context was made of, as they were just before.
+    """
+
+    backend: Backend
+    watch: NameWatch | None
+    files: Signature
+
+    def is_made_of(self, settings: BackendSettings) -> bool:
+        """Whether another one of these settings, and of the files that they name, would be the same."""
+        return self.backend.settings == settings and self.files == _files_of(settings)
+
+    def has_connections_as(self, settings: BackendSettings, files: Signature) -> bool:
+        """Whether connections and breakers of targets would be made the same way."""
+        ours = self.backend.settings
+        return self.files == files and all(getattr(ours, name) == getattr(settings, name) for name in _OF_TARGETS)
+
+
+class BackendBuilder:
+    """Makes backends.
 
     Args:
-        backends: as configured.
         reactor: opens connections, resolves names, and is the clock.
         wheel: keeps deadlines.
         demo_port: where the demo listens on loopback, if a target is it.
         chance: for policies, breakers, and the times of lookups.
         target_metrics: the cells of a backend's target, by the names of both.
         retries: of a backend, by its name.
-
-    Returns:
-        the backends, ready for use, and the watches, to be started.
     """
-    built: dict[str, Backend] = {}
-    watches: dict[str, NameWatch] = {}
-    lookups = Lookups(reactor.nameResolver)
-    for name, settings in backends.items():
-        maker = TargetMaker(settings, reactor, wheel, demo_port, chance, partial(target_metrics, name))
-        targets = [maker.make(target) for target in settings.targets]
-        backend = built[name] = Backend(settings, targets, reactor.seconds, chance, retries(name))
-        if any(map(is_name, settings.targets)):
-            watches[name] = NameWatch(backend, maker.make, lookups, reactor, wheel, chance)
-    return built, watches
+
+    def __init__(
+        self,
+        reactor: Any,
+        wheel: TimerWheel,
+        demo_port: int,
+        chance: Random,
+        target_metrics: Callable[[str, str], TargetMetrics],
+        retries: Callable[[str], Tally],
+    ) -> None:
+        self._reactor = reactor
+        self._wheel = wheel
+        self._demo_port = demo_port
+        self._chance = chance
+        self._target_metrics = target_metrics
+        self._retries = retries
+        self._lookups = Lookups(reactor.nameResolver)
+
+    def build(self, settings: BackendSettings, previous: Built | None = None) -> Built:
+        """A backend, with its watch to be started.
+
+        Args:
+            previous: the one that it takes the place of. Targets that are the same live on in the new one, with their
+                connections, breakers and health; it gets them to itself with ``Backend.go_live``.
+        """
+        metrics = partial(self._target_metrics, settings.name)
+        files = _files_of(settings)
+        maker = TargetMaker(settings, self._reactor, self._wheel, self._demo_port, self._chance, metrics)
+        found: Mapping[str, Found] = {}
+        kept: dict[tuple[str, frozenset[str]], Target] = {}
+        if previous is not None and previous.has_connections_as(settings, files):
+            if previous.watch is not None:
+                previous.watch.hold()
+                found = previous.watch.found
+            wanted = wanted_targets(previous.backend.settings.targets, found)
+            for (place, old), target in zip(wanted.items(), previous.backend.targets, strict=True):
+                kept[old.settings.url, place.addresses] = target
+
+        def make(configured: TargetSettings, addresses: Sequence[str] = ()) -> Target:
+            target = kept.pop((configured.url, frozenset(addresses)), None)
+            if target is None:
+                return maker.make(configured, addresses)
+            target.weight = configured.weight
+            return target
+
+        names = {target.host for target in settings.targets if is_name(target)}
+        found = {name: addresses for name, addresses in found.items() if name in names}
+        wanted = wanted_targets(settings.targets, found)
+        targets = list(reconciled({}, wanted, make).values())
+        backend = Backend(
+            settings,
+            targets,
+            self._reactor.seconds,
+            self._chance,
+            self._retries(settings.name),
+            is_live=previous is None,
+        )
+        if not names:
+            return Built(backend, None, files)
+        watch = NameWatch(backend, maker.make, self._lookups, self._reactor, self._wheel, self._chance, found)
+        return Built(backend, watch, files)
+
+
+def _files_of(settings: BackendSettings) -> Signature:
+    if not any(target.scheme == "https" for target in settings.targets):
+        return {}
+    tls = settings.tls
+    return signature_of(path for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
 
 
 def build_issuer(url: str, reactor: Any, wheel: TimerWheel) -> Backend:

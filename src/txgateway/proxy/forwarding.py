@@ -31,7 +31,7 @@ from txgateway.proxy.target import Outcome
 from txgateway.transport.framing import FORBIDDEN_TRAILERS
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ClientConnection, Header, HeaderList
 from txgateway.transport.tunnel import ByteTunnel
-from txgateway.transport.websocket import websocket_accept
+from txgateway.transport.websocket import WEBSOCKET, websocket_accept
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
@@ -164,6 +164,9 @@ class Forwarding(Attempts):
             request.trace.answered(status)
         if status in self._route.noted_statuses and self._is_tried_again(status, headers, now):
             return
+        if self._upgrade and status < 300 and request.clientproto == b"HTTP/2":
+            self._refuse_upgrade("an upgrade answered without one")  # which HTTP/2 cannot tell from one
+            return
         self._sent = None  # it will not be sent again
         if self._is_probe:
             self._end_probe(now)
@@ -216,9 +219,7 @@ class Forwarding(Attempts):
         self._connection = None
         if request.clientproto == b"HTTP/2" and not _is_accepted(request, headers):
             connection.abort()
-            error = UpstreamProtocolError("101 with another Sec-WebSocket-Accept")
-            error.bytes_written = error.response_started = True
-            self._failed(error)
+            self._refuse_upgrade("101 with another Sec-WebSocket-Accept")
             return
         self._wheel.forget(self)
         channel = request.channel
@@ -234,7 +235,9 @@ class Forwarding(Attempts):
             request.bytes_in, request.bytes_out = tunnel.bytes_in, tunnel.bytes_out
             request.tunnel_ended(reason)
 
-        tunnel = ByteTunnel(channel, connection, self._settings.idle_s, self._wheel, ended)
+        is_websocket = self._upgrade.lower() == WEBSOCKET
+        idle_s, wheel = self._settings.idle_s, self._wheel
+        tunnel = ByteTunnel(channel, connection, idle_s, wheel, ended, is_websocket=is_websocket)
         headers += (_CONNECTION_UPGRADE, VIA[connection.version])
         try:
             from_client = request.switch_protocols(headers, tunnel)
@@ -247,6 +250,12 @@ class Forwarding(Attempts):
             tunnel.from_target(early)
         if from_client:
             tunnel.from_client(from_client)
+
+    def _refuse_upgrade(self, problem: str) -> None:
+        self._abandon()
+        error = UpstreamProtocolError(problem)
+        error.bytes_written = error.response_started = True
+        self._failed(error)
 
     # --- the client's pace, as the request's producer -------------------------------------------------------------
 

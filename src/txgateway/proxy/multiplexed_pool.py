@@ -55,6 +55,11 @@ class MultiplexedPool(ConnectionPool):
         idle = sum(not connection.is_busy for connection in self._shared)
         return len(self._idle) + idle + (0 if self._tunnels is None else self._tunnels.idle)
 
+    @property
+    def pending(self) -> int:
+        """Waiters, those for tunnels among them."""
+        return super().pending + (0 if self._tunnels is None else self._tunnels.pending)
+
     # --- asking --------------------------------------------------------------------------------------------------
 
     def acquire(self, waiter: Waiter, *, fresh: bool = False, tunnel: bool = False) -> ClientConnection | None:
@@ -65,10 +70,19 @@ class MultiplexedPool(ConnectionPool):
         """
         if tunnel and self._tunnels is not None and not self._takes_tunnels():
             return self._tunnels.acquire(waiter, fresh=fresh)
+        if fresh and self._shared and self._open() >= self._max_connections:
+            fresh = self._make_room()
         return super().acquire(waiter, fresh=fresh)
 
     def _takes_tunnels(self) -> bool:
-        return any(connection.peer_connects and connection.spare for connection in self._shared)
+        return any(connection.peer_connects and connection.spare > 0 for connection in self._shared)
+
+    def _make_room(self) -> bool:
+        """Whether there can be a fresh connection in the place of an idle one; else a shared one has to do."""
+        idle = next((connection for connection in self._shared if not connection.is_busy), None)
+        if idle is not None:
+            idle.retire()
+        return idle is not None or bool(self._idle)  # of these the base closes one
 
     def cancel(self, waiter: Waiter) -> None:
         if self._tunnels is not None:
@@ -78,7 +92,10 @@ class MultiplexedPool(ConnectionPool):
     def _take(self) -> ClientConnection | None:
         now = self.clock.seconds()
         for connection in self._shared:
-            if connection.spare > 0 and now - connection.opened_at < self._max_age_s:
+            if now - connection.opened_at >= self._max_age_s:
+                connection.retire()  # there is one less to look at
+                return self._take()
+            if connection.spare > 0:
                 return connection.exchange()
         return super()._take()
 
@@ -93,6 +110,14 @@ class MultiplexedPool(ConnectionPool):
     def _max_pending(self) -> int:
         return super()._max_pending() + len(self._dials) * (self._per_connection - 1)
 
+    def _drop(self, dial: PoolDial) -> None:
+        greeting = next((connection for connection, its in self._greeting.items() if its is dial), None)
+        if greeting is None:
+            super()._drop(dial)
+        else:
+            del self._dials[dial]
+            greeting.close()
+
     # --- connections come and go ---------------------------------------------------------------------------------
 
     def on_dialed(self, dial: PoolDial, connection: Any) -> None:
@@ -103,7 +128,6 @@ class MultiplexedPool(ConnectionPool):
             self._dial_for_pending()
             return
         connection.owner = self
-        connection.opened_at = self.clock.seconds()
         connection.idle_timeout_s = self._idle_timeout_s
         connection.max_age_s = self._max_age_s
         self._greeting[connection] = dial
@@ -111,10 +135,6 @@ class MultiplexedPool(ConnectionPool):
     def on_ready(self, connection: Http2ClientConnection) -> None:
         """A target has introduced itself."""
         dial = self._greeting.pop(connection)
-        if dial not in self._dials:  # nobody wanted it any more
-            self._shared[connection] = None
-            connection.close()
-            return
         del self._dials[dial]
         self._shared[connection] = None
         self._per_connection = max(1, connection.spare)
@@ -127,14 +147,27 @@ class MultiplexedPool(ConnectionPool):
             else:
                 waiter.on_unavailable(PoolExhausted("the target takes no streams"))
         self.on_spare(connection)
+        self._dial_for_pending()
 
     def on_spare(self, connection: Http2ClientConnection) -> None:
         """There is room: for who waits longest."""
         while connection.spare > 0 and connection in self._shared:
-            waiter = self._next_waiter()
+            waiter = self._next_for(connection)
             if waiter is None:
                 return
             waiter.on_connection(connection.exchange())
+
+    def _next_for(self, connection: Http2ClientConnection) -> Waiter | None:
+        """Take out who gets an exchange next.
+
+        Who wants a connection that was never used takes any where there is no room for another.
+        """
+        if self._pending and (not connection.completed or self._open() >= self._max_connections):
+            waiter = next(iter(self._pending))
+            del self._pending[waiter]
+            self._fresh.discard(waiter)
+            return waiter
+        return self._next_waiter()
 
     def forget_shared(self, connection: Http2ClientConnection, error: GatewayError) -> None:
         """No exchange may begin on it any more."""
@@ -159,13 +192,12 @@ class MultiplexedPool(ConnectionPool):
             waiter.on_unavailable(error)
 
     def close(self) -> None:
-        for connection in list(self._shared):
+        shared, self._shared = self._shared, {}
+        for connection in shared:
             connection.retire()
-        for connection in list(self._greeting):
-            connection.close()
+        super().close()
         if self._tunnels is not None:
             self._tunnels.close()
-        super().close()
 
 
 def is_multiplexed(scheme: str) -> bool:

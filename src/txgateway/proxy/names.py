@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from random import Random
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from attrs import define, frozen
@@ -24,6 +25,7 @@ from twisted.logger import Logger
 from txgateway.config import Target as TargetSettings
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.target import Target
+from txgateway.proxy.target_drain import TargetDrain
 from txgateway.transport.dial import Dialer, TcpAddress
 from txgateway.transport.lookup import Lookups
 from txgateway.transport.wheel import TimerWheel
@@ -38,8 +40,6 @@ LOOKUP_LIMIT_S: Final = 5.0
 EXTRA_ROUND_S: Final = 1.0
 #: A round is earlier or later by up to this share of the interval, so that many gateways do not ask at once.
 JITTER: Final = 0.1
-#: Seconds that a target which has left the backend is left alone with its requests.
-DRAIN_LIMIT_S: Final = 600.0
 
 #: The addresses of each target that a name makes, IP literals.
 Found: TypeAlias = tuple[tuple[str, ...], ...]
@@ -185,36 +185,6 @@ class _Name:
         self.on_told(self, found)
 
 
-class _Drain:
-    """A target that has left its backend; the wheel looks every second whether its requests are over."""
-
-    __slots__ = ("_gives_up_at", "_on_over", "_wheel", "deadline", "target")
-
-    def __init__(self, target: Target, now: float, wheel: TimerWheel, on_over: Callable[[], None]) -> None:
-        self.target = target
-        self.deadline = now
-        self._gives_up_at = now + DRAIN_LIMIT_S
-        self._wheel = wheel
-        self._on_over = on_over
-        wheel.watch_coarse(self)
-
-    def on_deadline(self, now: float) -> None:
-        """The wheel: another second has passed."""
-        self.deadline = now
-        if not self.target.in_flight or now >= self._gives_up_at:
-            self.finish()
-
-    def finish(self) -> None:
-        """Close what is idle; what is under way runs on."""
-        self.leave()
-        self._on_over()
-        self.target.pool.close()
-
-    def leave(self) -> None:
-        """Look no more: the target is back, or all is over."""
-        self._wheel.forget_coarse(self)
-
-
 class NameWatch:
     """Keeps a backend's targets where their names lead.
 
@@ -231,10 +201,22 @@ class NameWatch:
         clock: for the rounds.
         wheel: looks after targets that have left.
         chance: spreads the rounds.
+        found: where names were found before, and the backend's targets are.
+
+    Attributes:
+        found: where names were found last.
+        left: targets that have left the backend while it shares them with another.
     """
 
     def __init__(
-        self, backend: Backend, make: Make, lookups: Lookups, clock: IReactorTime, wheel: TimerWheel, chance: Random
+        self,
+        backend: Backend,
+        make: Make,
+        lookups: Lookups,
+        clock: IReactorTime,
+        wheel: TimerWheel,
+        chance: Random,
+        found: Mapping[str, Found] = MappingProxyType({}),
     ) -> None:
         self._backend = backend
         self._configured = backend.settings.targets
@@ -244,14 +226,15 @@ class NameWatch:
         self._wheel = wheel
         self._chance = chance
         self._names = {target.host: _Name(target.host, self._told) for target in self._configured if is_name(target)}
-        self._found: dict[str, Found] = {}
-        self._targets = dict(zip(wanted_targets(self._configured, {}), backend.targets, strict=True))
-        self._drains: dict[Place, _Drain] = {}
+        self.found: Mapping[str, Found] = found
+        self._targets = dict(zip(wanted_targets(self._configured, found), backend.targets, strict=True))
+        self._drains: dict[Place, TargetDrain] = {}
         self._next_round: IDelayedCall | None = None
         self._extra_round: IDelayedCall | None = None
         self._extra_allowed_at = 0.0
         self._first_round: Deferred[None] | None = None
-        self._is_stopped = False
+        self._is_stopped = self._is_holding = False
+        self.left: list[Target] = []
 
     @property
     def draining(self) -> tuple[Target, ...]:
@@ -270,6 +253,10 @@ class NameWatch:
         self._backend.on_connect_failed = self._ask_for_extra_round
         self._round()
         return first_round
+
+    def hold(self) -> None:
+        """Another backend may have taken over targets of this one: close no connections of those that leave."""
+        self._is_holding = True
 
     def stop(self) -> None:
         """No more rounds, and no answers; lets go of targets that have left. Their requests run to their end."""
@@ -352,11 +339,11 @@ class NameWatch:
         if not found:
             self._failed(name, "no address")
             return
-        is_news = found != self._found.get(name.host)
+        is_news = found != self.found.get(name.host)
         if is_news:
-            all_found = {**self._found, name.host: found}
+            all_found = {**self.found, name.host: found}
             self._reconcile(wanted_targets(self._configured, all_found))
-            self._found = all_found
+            self.found = all_found
         if is_news or name.is_failing:
             name.is_failing = False
             _log.info(
@@ -381,8 +368,12 @@ class NameWatch:
             self._drain(place, target)
 
     def _drain(self, place: Place, target: Target) -> None:
+        if self._is_holding or not self._backend.is_live:
+            self.left.append(target)
+            return
+
         def over() -> None:
             del self._drains[place]
 
         target.breaker.on_change = None
-        self._drains[place] = _Drain(target, self._clock.seconds(), self._wheel, over)
+        self._drains[place] = TargetDrain(target, self._clock.seconds(), self._wheel, over)

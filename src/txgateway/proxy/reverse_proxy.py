@@ -122,6 +122,13 @@ class ReverseProxyResource(Leaf):
         if retry.repeats_unavailable:  # which is said with a status of its own, in a field
             self.noted_statuses |= {200}
 
+    def answers_as_last_hop(self, request: GatewayRequest) -> bool:
+        """Whether ``Max-Forwards`` says that the request goes no further, which it is answered with then."""
+        if request.method not in _HOP_COUNTED or b"max-forwards" not in request.fields or not _is_last_hop(request):
+            return False
+        _answer_as_last_hop(request)
+        return True
+
     def kept_bytes(self, method: bytes) -> int:
         """How much of a request's body is kept for another attempt."""
         retry = self.retry
@@ -129,8 +136,7 @@ class ReverseProxyResource(Leaf):
         return retry.max_body_bytes if is_repeatable or self.backend.may_refuse else 0
 
     def render(self, request: GatewayRequest) -> int:
-        if request.method in _HOP_COUNTED and b"max-forwards" in request.fields and _is_last_hop(request):
-            _answer_as_last_hop(request)
+        if request.method in _HOP_COUNTED and self.answers_as_last_hop(request):
             return NOT_DONE_YET
         if grpc.TIMEOUT in request.fields:
             grpc.CallDeadline(request, self.wheel)
@@ -152,9 +158,13 @@ class SplitResource(Leaf):
     Position: the innermost of a route.
     Refuses: what its ends refuse.
     On cancel: as its ends do.
+
+    Attributes:
+        shares: as they were given.
     """
 
     def __init__(self, shares: Sequence[Share]) -> None:
+        self.shares = tuple(shares)
         turns = RoundRobin.order([share for share in shares if share.weight])
         self._ends = cycle([share.end for share in turns])
 

@@ -49,8 +49,26 @@ class RouteRule:
     headers: Mapping[str, str] = Factory(dict)
 
 
+@frozen
+class Candidate(Generic[T]):
+    """A route whose path a request has.
+
+    Attributes:
+        value: what it stands for.
+        host: by what its host is the request's: ``exact``, ``wildcard``, ``any``, or ``other`` if it is not.
+        lacks: what of the request is not as the rule says, of ``host``, ``methods`` and ``headers``.
+        parameters: the segments that its placeholders stand for.
+    """
+
+    name: str
+    value: T
+    host: str
+    lacks: tuple[str, ...]
+    parameters: Mapping[str, bytes]
+
+
 class RouteTable(Generic[T]):
-    """An immutable table of routes.
+    """A table of routes, which does not change once it is filled.
 
     The most specific route that matches wins, whatever the order: first by host (exact, wildcard, none), then by
     path (longest; of equally long ones the one that is literal where the other has a ``{}``, and ``=/a`` before
@@ -67,12 +85,18 @@ class RouteTable(Generic[T]):
 
     __slots__ = ("_anywhere", "_hosts", "_wildcards")
 
-    def __init__(self, entries: Iterable[tuple[RouteRule, T]]) -> None:
+    def __init__(self, entries: Iterable[tuple[RouteRule, T]] = ()) -> None:
         self._anywhere: _Tree[T] = _Tree()
         self._hosts: dict[bytes, _Tree[T]] = {}
         self._wildcards: dict[bytes, _Tree[T]] = {}
+        for _ in self.fill(entries):
+            pass
+
+    def fill(self, entries: Iterable[tuple[RouteRule, T]]) -> Iterator[None]:
+        """Put the entries into a table that has none, some at each step; it matches nothing before the last."""
         places: dict[tuple[_Tree[T], tuple[bytes | None, ...]], dict[object, _Entry[T]]] = {}
         for rule, value in entries:
+            yield
             try:
                 path = _parse_path(rule.path)
                 trees = [self._tree_for_rule(host) for host in rule.hosts] if rule.hosts else [self._anywhere]
@@ -87,7 +111,13 @@ class RouteTable(Generic[T]):
                         f"routes {names_of_both} cannot be told apart: same host, path, methods and headers"
                     )
         for (tree, segments), alike in places.items():
+            yield
             tree.add(segments, sorted(alike.values(), key=_Entry.rank))
+
+    def drop(self) -> Iterator[None]:
+        """Forget all routes, some at each step: thousands at once are a long time."""
+        for tree in (self._anywhere, *self._hosts.values(), *self._wildcards.values()):
+            yield from tree.drop()
 
     def match(
         self, host: bytes, path: bytes, method: bytes, headers: Mapping[bytes, bytes]
@@ -113,6 +143,32 @@ class RouteTable(Generic[T]):
                 if (not entry.methods or method in entry.methods) and (not entry.headers or entry.has_headers(headers)):
                     return entry.value, dict(zip(entry.names, values, strict=True)) if values else _NO_PARAMETERS
         raise self._refusal(host, path, headers)
+
+    def candidates(
+        self, host: bytes, path: bytes, method: bytes, headers: Mapping[bytes, bytes]
+    ) -> Iterator[Candidate[T]]:
+        """All routes of a path: in the order of :meth:`match`, which takes the first that lacks nothing, then other hosts'.
+
+        It takes time by the number of hosts: to explain a match, not to make one.
+        """
+        path = path.removesuffix(b"/")
+        ours = list(self._trees_for_request(host))
+        others = [tree for tree in (*self._hosts.values(), *self._wildcards.values()) if tree not in ours]
+        for tree in (*ours, *others):
+            kind = self._kind(tree, host) if tree in ours else "other"
+            for entry, values in tree.find(path):
+                is_so = {
+                    "host": kind != "other",
+                    "methods": not entry.methods or method in entry.methods,
+                    "headers": entry.has_headers(headers),
+                }
+                lacks = tuple(what for what, is_there in is_so.items() if not is_there)
+                yield Candidate(entry.rule_name, entry.value, kind, lacks, dict(zip(entry.names, values, strict=True)))
+
+    def _kind(self, tree: _Tree[T], host: bytes) -> str:
+        if tree is self._anywhere:
+            return "any"
+        return "exact" if self._hosts.get(normalize_host(host)) is tree else "wildcard"
 
     def _refusal(self, host: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> NoRoute | MethodNotAllowed:
         allowed: set[bytes] = set()
@@ -213,6 +269,13 @@ class _Tree(Generic[T]):
             # Where two differ first, the literal is the more specific: its next hole comes later.
             shapes.sort(key=lambda shape: (*shape.holes, len(segments) + 1), reverse=True)
         shape.entries[key] = entries[0]
+
+    def drop(self) -> Iterator[None]:
+        """Forget them, some at each step."""
+        for entries in (self._literals, *(shape.entries for shapes in self._shapes.values() for shape in shapes)):
+            while entries:
+                entries.popitem()
+                yield
 
     def find(self, path: bytes) -> Iterator[tuple[_Entry[T], tuple[bytes, ...]]]:
         """The routes for a path without final slash, best first, each with the segments of its placeholders."""

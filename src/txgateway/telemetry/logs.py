@@ -7,7 +7,6 @@ becomes the event ``listening`` with a field ``port``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,8 +14,9 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txgateway.telemetry.lines import LineFormat, json_line, text_line, timestamp
+from txgateway.telemetry.lines import Fields, LineFormat, json_line, text_line, timestamp
 from txgateway.telemetry.redaction import redacted, scrub
+from txgateway.telemetry.shared_sink import SharedLogSink
 from txgateway.telemetry.sink import LogSink
 
 __all__ = [
@@ -78,15 +78,15 @@ class EventObserver:
 class JsonObserver(EventObserver):
     """One JSON object a line."""
 
-    def __init__(self, sink: LogSink, level: str = "INFO") -> None:
-        super().__init__(sink, level, json_line)
+    def __init__(self, sink: LogSink, level: str = "INFO", encode: LineFormat = json_line) -> None:
+        super().__init__(sink, level, encode)
 
 
 class TextObserver(EventObserver):
     """The same fields for people."""
 
-    def __init__(self, sink: LogSink, level: str = "INFO") -> None:
-        super().__init__(sink, level, text_line)
+    def __init__(self, sink: LogSink, level: str = "INFO", encode: LineFormat = text_line) -> None:
+        super().__init__(sink, level, encode)
 
 
 def event_fields(event: LogEvent) -> dict[str, object]:
@@ -140,18 +140,26 @@ def log_path(logfile: str | None, *, is_daemon: bool) -> str | None:
     return "twistd.log" if is_daemon else None
 
 
-def observer_for(settings: LogSettings, logfile: str | None) -> EventObserver:
+def observer_for(
+    settings: LogSettings, logfile: str | None, *, lock: int | None = None, worker: int | None = None
+) -> EventObserver:
     """The observer to set as the application's ``ILogObserver``, with a sink of its own.
 
     The sink writes in place until its :meth:`LogSink.start`, so the observer may be made before twistd forks.
 
     Args:
         logfile: file to append to, None for standard output; see :func:`log_path`.
+        lock: what other processes lock that write to the same place (:mod:`txgateway.telemetry.shared_sink`).
+        worker: index of this process among those, for each line.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    encode = line_format(settings.log_format)
+    plain = encode = line_format(settings.log_format)
+    if worker is not None:
+
+        def encode(fields: Fields) -> bytes:
+            return plain({**fields, "worker": worker})
 
     def dropped_line(count: int) -> bytes:
         return encode(
@@ -165,6 +173,9 @@ def observer_for(settings: LogSettings, logfile: str | None) -> EventObserver:
             }
         )
 
-    sink = LogSink(path=logfile, dropped_line=dropped_line)
-    observer: Callable[[LogSink, str], EventObserver] = TextObserver if encode is text_line else JsonObserver
-    return observer(sink, settings.log_level)
+    if lock is None:
+        sink = LogSink(path=logfile, dropped_line=dropped_line)
+    else:
+        sink = SharedLogSink(lock=lock, path=logfile, dropped_line=dropped_line)
+    observer = TextObserver if plain is text_line else JsonObserver
+    return observer(sink, settings.log_level, encode)

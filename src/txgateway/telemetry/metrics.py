@@ -101,11 +101,13 @@ class RequestMetrics:
         epoch_s: Unix time, for exemplars; None leaves it out.
         max_series: bound of the lines.
         certificate_expiries: by name, when each of the listeners' certificates ends, in Unix seconds.
+        reloads: whether the last one was a success, and the Unix time of the last that was; the start counts as one.
 
     Attributes:
         tokens: outcomes of token checks: ``ok``, ``cached``, or a reason.
         connections_refused: accepted and closed at once, at the limit.
         handshakes_failed: of clients that spoke TLS, or should have.
+        proxy_headers_refused: on listeners that expect the PROXY protocol, those that did not come too.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class RequestMetrics:
         epoch_s: Callable[[], float] | None = None,
         max_series: int = MAX_SERIES,
         certificate_expiries: Callable[[], Mapping[str, float]] = dict,
+        reloads: Callable[[], tuple[bool, float]] = lambda: (True, 0.0),
     ) -> None:
+        self._reloads = reloads
         self._target_states = targets
         self._log_lines_dropped = log_lines_dropped
         self._rate_limit_degraded = rate_limit_degraded
@@ -133,6 +137,7 @@ class RequestMetrics:
         self._connections = dict.fromkeys(PROTOCOLS, 0)
         self.connections_refused = 0
         self.handshakes_failed = 0
+        self.proxy_headers_refused = 0
         self._certificate_expiries = certificate_expiries
         self._python = CollectorRegistry(auto_describe=False)
         PlatformCollector(registry=self._python)
@@ -188,6 +193,10 @@ class RequestMetrics:
     def handshake_failed(self) -> None:
         """A client's TLS handshake failed."""
         self.handshakes_failed += 1
+
+    def proxy_header_refused(self) -> None:
+        """A connection was closed for want of a PROXY header that is accepted."""
+        self.proxy_headers_refused += 1
 
     def connections(self) -> dict[str, int]:
         """Open connections of clients, by :data:`PROTOCOLS`."""
@@ -289,6 +298,7 @@ class RequestMetrics:
         yield _single(
             "gateway_tls_handshake_failures", "TLS handshakes of clients that failed.", self.handshakes_failed
         )
+        yield _single("gateway_proxy_headers_refused", "PROXY headers that were refused.", self.proxy_headers_refused)
         ends = sorted(self._certificate_expiries().items(), key=lambda item: item[1])
         rows = [((name,), end) for name, end in ends[:MAX_CERTIFICATES]]
         text = "When the certificate of this name ends, in Unix time."
@@ -350,6 +360,12 @@ class RequestMetrics:
         yield _single("gateway_spans_dropped", text, self._spans_dropped())
         text = "What was counted as other because there are too many series."
         yield _single("gateway_metric_series_dropped", text, self._series.refused)
+        is_success, succeeded_at = self._reloads()
+        text = "Whether the last configuration that was read is in force."
+        yield Family("gateway_config_reload_success", "gauge", text, (), [((), int(is_success))], merged="min")
+        text = "When a configuration was put in force last, in Unix time."
+        name = "gateway_config_reload_timestamp_seconds"
+        yield Family(name, "gauge", text, (), [((), succeeded_at)], "seconds", merged="min")
         version: list[Row] = [((txgateway.__version__,), 1)]
         yield Family("gateway_build_info", "gauge", "The gateway's version.", ("version",), version, merged="max")
         yield from process_families()

@@ -182,18 +182,32 @@ class LogSink:
         try:
             while rest and self._wait_writable(deadline):
                 try:
-                    written = os.write(self._fd, rest[: self._chunk_bytes])
+                    written = os.write(self._fd, self._piece(rest))
                 except BlockingIOError:
                     continue  # somebody else filled the pipe first
                 self._is_mid_line = rest[written - 1] != 0x0A
                 rest = rest[written:]
                 self._writing_bytes = min(self._writing_bytes, len(rest))
+                self._wrote()
         except OSError as error:
             # A reader that is gone stays gone; a full disk may get space again.
             self._is_broken = error.errno in {errno.EPIPE, errno.EBADF}
+        self._ended()
         if rest and counts:
             self._count_dropped(bytes(rest[-len(data) :]))
         return not rest
+
+    # What a sink does besides that shares its descriptor with other processes.
+
+    def _piece(self, rest: memoryview) -> memoryview:
+        """What to write at once."""
+        return rest[: self._chunk_bytes]
+
+    def _wrote(self) -> None:
+        """A piece was written."""
+
+    def _ended(self) -> None:
+        """Nothing more is written for now, whether that was all or not."""
 
     def _wait_writable(self, deadline: float | None) -> bool:
         poller = select.poll()
@@ -207,6 +221,11 @@ class LogSink:
             if left_s <= 0:
                 self._is_blocked = True
                 return False
+
+    def _is_writable(self) -> bool:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        return bool(poller.poll(0))
 
     def _count_dropped(self, lines: bytes) -> None:
         count = lines.count(b"\n")

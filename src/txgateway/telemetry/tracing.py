@@ -92,6 +92,10 @@ class Tracing:
         self._queue: SpanQueue | None = None
         self._flushed: Deferred[None] | None = None
 
+    def set_routes(self, routes: Mapping[str, str]) -> None:
+        """The path of each route, by its name, from now on."""
+        self._spans.routes = routes
+
     # --- requests -------------------------------------------------------------------------------------------------
 
     def begin(self, request: GatewayRequest) -> None:

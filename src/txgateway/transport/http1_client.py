@@ -106,6 +106,7 @@ class Http1ClientConnection(TwistedProtocol):
         self._informational = 0
         self._response_started = False
         self._request_ended = ended
+        self._request_left = length - len(first)  # without a declared length it is never 0
         self._request_chunked = chunked = length == UNKNOWN_LENGTH
         parts = request_head(method, target, headers, length, upgrade)
         if first:
@@ -117,6 +118,7 @@ class Http1ClientConnection(TwistedProtocol):
     def send_body(self, data: bytes) -> None:
         """Send more of the request body; without effect once the exchange is over."""
         if self._handler is not None and data:
+            self._request_left -= len(data)
             self.transport.write(encode_chunk(data) if self._request_chunked else data)
 
     def send_end(self, trailers: HeaderList) -> None:
@@ -275,7 +277,8 @@ class Http1ClientConnection(TwistedProtocol):
     def _complete(self, handler: ResponseHandler, leftover: bytes) -> None:
         trailers = self._trailers  # the next exchange may start before they are delivered
         self._handler = None
-        is_sent = self._request_ended and not self._is_write_blocked
+        # The target knows the length: it may answer before a client of HTTP/2 has said that this was all.
+        is_sent = (self._request_ended or not self._request_left) and not self._is_write_blocked
         if is_sent and self._keep_alive and not leftover:
             self._phase = _NOTHING
             self.reused = True

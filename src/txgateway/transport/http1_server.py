@@ -373,7 +373,9 @@ class Http1ServerConnection(ResponseWriter):
     def close_when_idle(self) -> None:
         """Close now if nothing is in progress, else with the current exchange."""
         self._keep_alive = False
-        if self._request is None and self._state == HEAD and not self._reader.partial:
+        if self._tunnel is not None:
+            self._tunnel.going_away()
+        elif self._request is None and self._state == HEAD and not self._reader.partial:
             self._lose()
 
     def shut_down(self, error: GatewayError) -> None:

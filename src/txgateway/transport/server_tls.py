@@ -46,11 +46,15 @@ class HandshakeFailures:
     Args:
         count: one more.
         seconds: of the clock.
+        event: what the log calls them.
     """
 
-    def __init__(self, count: Callable[[], None], seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, count: Callable[[], None], seconds: Callable[[], float], event: str = "TLS handshake failed"
+    ) -> None:
         self._count = count
         self._seconds = seconds
+        self._event = event
         self._silent_until = -math.inf
         self._unsaid = 0
 
@@ -67,7 +71,7 @@ class HandshakeFailures:
             return
         self._silent_until = now + LOG_EVERY_S
         unsaid, self._unsaid = self._unsaid, 0
-        _log.info("TLS handshake failed", problem=problem, client_ip=peer_ip, unsaid=unsaid)
+        _log.info(self._event, problem=problem, client_ip=peer_ip, unsaid=unsaid)
 
 
 class TlsServerTransport(TLSMemoryBIOProtocol):
@@ -93,8 +97,8 @@ class TlsServerTransport(TLSMemoryBIOProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         wheel = self.factory.inner.wheel
+        wheel.watch(self)  # first, for its time may have stood still
         self.deadline = wheel.after(self.factory.inner.limits.header_timeout_s)
-        wheel.watch(self)
         super().makeConnection(transport)
         self.wrappedProtocol.deadline = math.inf  # it is not idle yet
 

@@ -23,6 +23,8 @@ _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS))
 _READ_BYTES = 65536
 #: How long a listening port rests that found no descriptor, or no memory, for a connection.
 REST_S = 0.1
+#: How long a connection is left to other processes before it is looked at again.
+YIELD_S = 0.001
 #: The system's ways to say that this process, not the other side, lacks something.
 SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -114,18 +116,23 @@ class ImmediateUnixConnector(unix.Connector):
         return ImmediateUnixClient(self.address, self, self.reactor, self.checkPID)
 
 
-def use_immediate_writes(port: Any) -> None:
-    """Make a listening port build immediate transports, and rest in a shortage; other kinds of ports are left alone."""
+def use_immediate_writes(port: Any, is_others: Callable[[], bool] | None = None) -> None:
+    """Make a listening port build immediate transports, and rest in a shortage; other kinds of ports are left alone.
+
+    Args:
+        is_others: asked before each connection whether to leave it to other processes, for :data:`YIELD_S`, that accept
+            from the same socket. The stock port takes up to 100 at once, and ever more, from under their noses.
+    """
     if isinstance(port, unix.Port):
         port.transport = ImmediateUnixServer
     elif isinstance(port, tcp.Port):
         port.transport = ImmediateServer
     else:
         return
-    _rest_in_a_shortage(port)
+    _rest_in_a_shortage(port, is_others)
 
 
-def _rest_in_a_shortage(port: Any) -> None:
+def _rest_in_a_shortage(port: Any, is_others: Callable[[], bool] | None) -> None:
     """Let ``port`` accept nothing for a while when it finds that descriptors have run out.
 
     The stock port closes who is waiting, by means of a descriptor that it keeps for this. But it may have lost that to
@@ -139,6 +146,12 @@ def _rest_in_a_shortage(port: Any) -> None:
 
     def do_read() -> None:
         accepted = port.sessionno
+        if is_others is not None:
+            if is_others():
+                port.stopReading()
+                port.reactor.callLater(YIELD_S, wake)
+                return
+            port.numberAccepts = 1  # which each call adapts to what it met
         accept()
         if port.sessionno == accepted and _is_short() and port.connected:
             port.stopReading()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from txgateway.transport.websocket import CLOSE_GOING_AWAY, FrameBoundaries
 from txgateway.transport.wheel import TimerWheel
 
 
@@ -39,13 +40,17 @@ class ByteTunnel:
         idle_s: without a byte either way.
         wheel: for the idle limit.
         ended: called once, with a reason if the tunnel was cut and None if an end closed it.
+        is_websocket: the bytes are frames, among which the client can be told that we are going away.
 
     Attributes:
         bytes_in: from the client.
         bytes_out: to the client.
     """
 
-    __slots__ = ("_client", "_ended", "_idle_s", "_over", "_target", "_wheel", "bytes_in", "bytes_out", "deadline")
+    __slots__ = (
+        "_client", "_ended", "_frames", "_idle_s", "_is_leaving", "_over", "_target", "_wheel", "bytes_in", "bytes_out",
+        "deadline",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +59,8 @@ class ByteTunnel:
         idle_s: float,
         wheel: TimerWheel,
         ended: Callable[[str | None], None],
+        *,
+        is_websocket: bool = False,
     ) -> None:
         self._client = client
         self._target = target
@@ -61,6 +68,8 @@ class ByteTunnel:
         self._wheel = wheel
         self._ended = ended
         self._over = False
+        self._frames = FrameBoundaries() if is_websocket else None
+        self._is_leaving = False
         self.bytes_in = 0
         self.bytes_out = 0
         wheel.watch(self)
@@ -74,9 +83,25 @@ class ByteTunnel:
 
     def from_target(self, data: bytes) -> None:
         """The target sent ``data``."""
+        if self._frames is not None:
+            if self._is_leaving and self._frames.is_between:
+                return  # nothing may follow a Close
+            end = self._frames.pass_over(data)
+            if self._is_leaving and end >= 0:
+                data = data[:end] + CLOSE_GOING_AWAY
+                self._frames = FrameBoundaries()
         self.bytes_out += len(data)
         self.deadline = self._wheel.after(self._idle_s)
         self._client.tunnel_write(data)
+
+    def going_away(self) -> None:
+        """Tell the client to leave, between two frames, if it can be told; what it answers goes to the target."""
+        if self._frames is None or self._is_leaving or self._over:
+            return
+        self._is_leaving = True
+        if self._frames.is_between:
+            self.bytes_out += len(CLOSE_GOING_AWAY)
+            self._client.tunnel_write(CLOSE_GOING_AWAY)
 
     def client_blocked(self) -> None:
         """The client takes no more for now."""

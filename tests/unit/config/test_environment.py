@@ -245,6 +245,18 @@ def test_same_port_on_different_addresses_is_no_contradiction() -> None:
     load_demo(GATEWAY_PORT="0", GATEWAY_ADMIN_PORT="0")
 
 
+def test_header_of_the_proxy_protocol_needs_somebody_who_is_trusted() -> None:
+    assert problems_of(**DEMO, GATEWAY_LISTEN="tcp:1 haproxy:tcp:2;plain haproxy:tcp6:3") == [
+        f"GATEWAY_LISTEN: {listener!r} is not accepted: needs GATEWAY_TRUSTED_PROXIES: nobody else may say whose a "
+        "connection is"
+        for listener in ("haproxy:tcp:2;plain", "haproxy:tcp6:3")
+    ]
+    assert problem_of(GATEWAY_LISTEN="haproxy:tcp:1", GATEWAY_TRUSTED_PROXIES="x").startswith("GATEWAY_TRUSTED_PROXIES")
+    assert problem_of(GATEWAY_LISTEN="haproxy:tcp:x").startswith("GATEWAY_LISTEN: 'haproxy:tcp:x' is not accepted: ")
+    load_demo(GATEWAY_LISTEN="haproxy:tcp:1 tcp:2", GATEWAY_TRUSTED_PROXIES="10.0.0.0/8")
+    load_demo(GATEWAY_LISTEN="tcp:1")
+
+
 @pytest.mark.parametrize("name", ["GATEWAY_JWT_SECRET", "GATEWAY_JWT_PUBLIC_KEY", "GATEWAY_JWT_JWKS"])
 def test_key_that_did_not_arrive_is_always_refused(name: str) -> None:
     assert problem_of(**{name: ""}) == f"{name}: it is set, but empty"

@@ -15,7 +15,6 @@ DEMO = {"GATEWAY_BACKEND_TARGET": "demo"}
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("GATEWAY_WORKERS", "auto"),
         ("GATEWAY_MIDDLEWARES", "a:b"),
     ],
 )
@@ -28,6 +27,7 @@ def test_setting_without_effect_is_a_warning(name: str, value: str) -> None:
     ("name", "value"),
     [
         ("GATEWAY_WORKERS", "1"),
+        ("GATEWAY_WORKERS", "auto"),
         ("GATEWAY_HTTP2", "true"),
         ("GATEWAY_BACKEND_TARGET", "h2c://backend"),
         ("GATEWAY_LOAD_BALANCER", "hash:cookie:Session"),

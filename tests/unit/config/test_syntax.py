@@ -117,7 +117,8 @@ def test_origin_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "tcp:8000", "tcp:8000:interface=127.0.0.1 tcp6:8001", "tcp:port=0;plain", "unix:/run/gateway.sock",
-     "systemd:domain=INET:index=0"],
+     "systemd:domain=INET:index=0", "haproxy:tcp:8443 haproxy:tcp6:8080:interface=\\:\\:1;plain",
+     "haproxy:systemd:domain=INET6:index=0"],
 )  # fmt: skip
 def test_endpoints_that_twisted_can_listen_on_are_accepted(text: str) -> None:
     assert syntax.endpoints(text) == tuple(text.split())
@@ -134,6 +135,16 @@ def test_endpoints_that_twisted_can_listen_on_are_accepted(text: str) -> None:
         ("8000", "tcp:8000"),
         ("tcp:80;tls", "nothing but ;plain"),
         ("tcp:80 tcp:80", "once"),
+        ("haproxy:tcp:80 haproxy:tcp:80", "once"),
+        ("haproxy:ssl:443:privateKey=a:certKey=b", "another endpoint than ssl:"),
+        ("haproxy:tcp:http", "tcp:8000"),
+        ("haproxy:tcp:70000", "from 0 to 65535"),
+        ("haproxy:tcp:80;tls", "nothing but ;plain"),
+        ("haproxy:unix:/run/gateway.sock", "in front of an endpoint of tcp:, tcp6: or systemd:"),
+        ("haproxy:haproxy:tcp:80", "in front of an endpoint"),
+        ("haproxy:", "in front of an endpoint"),
+        ("haproxy", "in front of an endpoint"),
+        ("HAPROXY:tcp:80", "tcp:8000"),
     ],
 )
 def test_endpoint_that_twisted_cannot_listen_on_is_refused(text: str, message: str) -> None:

@@ -18,7 +18,7 @@ from txgateway.config.targets import Target as TargetSettings
 from txgateway.config.targets import target as parse_target
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.breaker import BreakerState
-from txgateway.proxy.build import TargetMaker, build_backends, build_issuer
+from txgateway.proxy.build import BackendBuilder, TargetMaker, build_issuer
 from txgateway.proxy.names import NameWatch
 from txgateway.proxy.target import Outcome, Target
 from txgateway.telemetry.metrics import Tally, TargetMetrics
@@ -67,8 +67,10 @@ def all_built(*backends: BackendSettings) -> tuple[dict[str, Backend], dict[str,
         return made
 
     by_name = {settings.name: settings for settings in backends}
-    built, watches = build_backends(by_name, clock, TimerWheel(clock), DEMO_PORT, Random(1), target_metrics, retries)
-    return built, watches, cells
+    builder = BackendBuilder(clock, TimerWheel(clock), DEMO_PORT, Random(1), target_metrics, retries)
+    built = {name: builder.build(settings) for name, settings in by_name.items()}
+    watches = {name: one.watch for name, one in built.items() if one.watch is not None}
+    return {name: one.backend for name, one in built.items()}, watches, cells
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from txgateway.config.groups import Breaker
 from txgateway.config.targets import target as parse_target
 from txgateway.errors import PoolExhausted
 from txgateway.proxy.names import (
-    DRAIN_LIMIT_S,
     LOOKUP_LIMIT_S,
     MAX_TARGETS,
     is_name,
@@ -22,6 +21,7 @@ from txgateway.proxy.names import (
     wanted_targets,
 )
 from txgateway.proxy.target import Outcome
+from txgateway.proxy.target_drain import DRAIN_LIMIT_S
 from txgateway.transport.wheel import TICK_S
 
 

@@ -125,7 +125,9 @@ def test_handshakes_and_certificates() -> None:
     metrics = RequestMetrics(certificate_expiries=lambda: ends)
     metrics.handshake_failed()
     metrics.handshake_failed()
+    metrics.proxy_header_refused()
     assert sample(metrics, "gateway_tls_handshake_failures_total") == 2
+    assert sample(metrics, "gateway_proxy_headers_refused_total") == 1
     assert 'gateway_tls_certificate_expiry_seconds{name="n99"} 1999999901.0\n' in body(metrics)
     (family,) = [family for family in metrics.families() if family.name == "gateway_tls_certificate_expiry_seconds"]
     assert [row[0][0] for row in family.rows if row] == [f"n{99 - number}" for number in range(MAX_CERTIFICATES)]
@@ -209,10 +211,13 @@ def test_every_family_of_the_published_list_is_there_with_its_labels() -> None:
         ("gateway_connections", "protocol"),
         ("gateway_connections_refused_total",),
         ("gateway_tls_handshake_failures_total",),
+        ("gateway_proxy_headers_refused_total",),
         ("gateway_tls_certificate_expiry_seconds", "name"),
         ("gateway_log_lines_dropped_total",),
         ("gateway_spans_dropped_total",),
         ("gateway_metric_series_dropped_total",),
+        ("gateway_config_reload_success",),
+        ("gateway_config_reload_timestamp_seconds",),
         ("gateway_build_info", "version"),
     }
 

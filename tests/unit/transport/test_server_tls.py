@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import trustme
+from tests.helpers.logs import logged_events
 from tests.helpers.tls import MemoryTlsClient, TlsServer, client_context, key_pair
 from tests.unit.support import Body, message, read_responses
 from twisted.internet.interfaces import IPushProducer, ITransport
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from txgateway.errors import Draining
@@ -87,6 +84,15 @@ def test_handshake_that_stalls_is_cut_after_the_time_of_a_head(server: TlsServer
     assert not server.factory.connections
     assert not server.wheel._fine
     assert not server.wheel._coarse
+
+
+def test_handshake_after_a_long_silence_has_all_of_its_time(server: TlsServer, authority: trustme.CA) -> None:
+    server.clock.advance(1000.0)  # nothing was watched, so that the wheel has stood still
+    client = MemoryTlsClient(server, client_context(authority), shakes_hands=False)
+    server.wait(9.9)
+    assert not client.transport.aborted
+    server.wait(0.4)
+    assert client.transport.aborted
 
 
 def test_client_that_says_nothing_is_cut_too(server: TlsServer) -> None:
@@ -176,22 +182,6 @@ def test_shutdown_closes_handshakes_and_idle_connections(server: TlsServer, clie
 
 
 # --- failures are counted, and logged now and then -------------------------------------------------------------------------
-
-
-@contextmanager
-def logged_events() -> Iterator[list[LogEvent]]:
-    """All that is logged meanwhile."""
-    events: list[LogEvent] = []
-
-    @implementer(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield events
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 def test_failures_are_logged_at_a_bounded_rate() -> None:

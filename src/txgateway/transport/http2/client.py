@@ -12,7 +12,14 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
-from txgateway.errors import GatewayError, UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamReset
+from txgateway.errors import (
+    GatewayError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    UpstreamReset,
+    UpstreamTimeout,
+)
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.client_stream import ClientStream
 from txgateway.transport.http2.codes import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ConnectionFault, Http2Fault
@@ -35,6 +42,8 @@ CONNECTION_WINDOW: Final = MAX_STREAMS * STREAM_WINDOW
 PING_AFTER_S: Final = 30.0
 PING_TIMEOUT_S: Final = 10.0
 PING_AGAIN_S: Final = 300.0
+#: How long a target may take for its first SETTINGS.
+GREETING_TIMEOUT_S: Final = 10.0
 _PING: Final = b"\x00\x00alive?"
 #: Numbers of streams are used up at some point (RFC 9113 section 5.1.1).
 _LAST_STREAM_ID: Final = 2**31 - 3
@@ -64,7 +73,8 @@ class Http2ClientConnection(Http2Connection):
     Attributes:
         owner: told of changes; set before anything is received.
         completed: exchanges that have ended well.
-        opened_at, idle_timeout_s, max_age_s: the owner's; clock seconds and seconds.
+        opened_at: clock seconds.
+        idle_timeout_s, max_age_s: the owner's.
     """
 
     owner: SharedConnectionOwner | None = None
@@ -78,6 +88,7 @@ class Http2ClientConnection(Http2Connection):
         self._idle_since = 0.0
         self._next_id = 1
         self._max_streams = MAX_STREAMS
+        self._has_grown = False
         self._is_ready = False
         self._is_leaving = False
         self._is_forgotten = False
@@ -117,6 +128,10 @@ class Http2ClientConnection(Http2Connection):
         """Tell a handler when all of this read has been handled."""
         self._touched[handler] = None
 
+    def leave_alone(self, handler: ResponseHandler) -> None:
+        """Tell it nothing."""
+        self._touched.pop(handler, None)
+
     def stream_over(self, *, is_success: bool) -> None:
         """An exchange has ended, and its stream is closed."""
         if is_success:
@@ -142,10 +157,13 @@ class Http2ClientConnection(Http2Connection):
         super().dataReceived(data)
 
     def after_read(self) -> None:
-        if self._has_settings and not self._is_ready and not self._is_over:
-            self._is_ready = True
-            if self.owner is not None:
+        has_grown, self._has_grown = self._has_grown, False
+        if self._has_settings and not self._is_forgotten and self.owner is not None:
+            if not self._is_ready:
+                self._is_ready = True
                 self.owner.on_ready(self)
+            elif has_grown:
+                self.owner.on_spare(self)
         touched, self._touched = self._touched, {}
         for handler in touched:
             handler.on_flush()
@@ -163,6 +181,8 @@ class Http2ClientConnection(Http2Connection):
 
     def on_setting(self, identifier: int, value: int) -> None:
         if identifier == frames.MAX_CONCURRENT_STREAMS:
+            if value > self._max_streams:
+                self._has_grown = True
             self._max_streams = value
         elif identifier == frames.ENABLE_PUSH and value:
             raise ConnectionFault(PROTOCOL_ERROR, "a server that wants to be pushed to")  # RFC 9113 section 6.5.2
@@ -173,7 +193,7 @@ class Http2ClientConnection(Http2Connection):
             return
         self.close_stream(stream, RESET_BY_PEER)
         error: UpstreamError
-        if code == REFUSED_STREAM:
+        if code == REFUSED_STREAM and not stream.is_answered:
             error = UpstreamRefused("stream refused")
         else:
             error = UpstreamReset(f"stream reset with code {code}")
@@ -183,8 +203,10 @@ class Http2ClientConnection(Http2Connection):
     def on_going_away(self, last_stream_id: int, code: int) -> None:
         """Streams that the target has not looked at may go elsewhere (RFC 9113 section 6.8)."""
         self.retire()
-        for stream in [stream for stream in self.streams.values() if stream.id > last_stream_id]:
+        refused = [stream for stream in self.streams.values() if stream.id > last_stream_id and not stream.is_answered]
+        for stream in refused:
             self.close_stream(stream, RESET_BY_PEER)
+        for stream in refused:
             stream.fail(UpstreamRefused(f"the target goes away with code {code}"))
 
     def on_ping_answered(self, opaque: bytes) -> None:
@@ -233,8 +255,8 @@ class Http2ClientConnection(Http2Connection):
 
     def end(self) -> None:
         """Send what there is to send, and close: a target has no use for a half of the connection."""
+        self._forget(self.error())  # before those that fail now ask for another
         super().end()
-        self._forget(self.error())
 
     def close_transport(self) -> None:
         transport = self.transport
@@ -253,14 +275,17 @@ class Http2ClientConnection(Http2Connection):
         if self._error is None:
             text = "closed by the target" if reason.check(ConnectionDone) else reason.getErrorMessage()
             self._error = UpstreamReset(text)
-        super().connectionLost(reason)
         self._forget(self.error())
+        super().connectionLost(reason)
         self.after_read()
 
     def on_deadline(self, now: float) -> None:
         """Once a second: an end that takes too long, too old, too long idle, or silent."""
         if self._is_over:
             super().on_deadline(now)
+        elif not self._has_settings and now - self.opened_at >= GREETING_TIMEOUT_S:
+            self._error = UpstreamTimeout("no SETTINGS in time")
+            self.transport.abortConnection()
         elif not self.streams and now - self._idle_since >= self.idle_timeout_s:
             self.close()
         elif now - self.opened_at >= self.max_age_s and not self._is_leaving:

@@ -128,9 +128,12 @@ class ClientStream(Stream):
             self.connection.flush_soon()
 
     def stop_sending(self) -> None:
-        """The target wants no more of the request."""
+        """The target wants no more of the request: what still comes of it is dropped."""
         self.is_local_closed = True
         self.drop_output()
+        if self.write_blocked:
+            self.write_blocked = False
+            self.on_drained()
 
     def on_sent_all(self) -> None:
         if self._upgrade and self._tunnel is None and self._has_head:  # nobody is left to hear the target's end
@@ -153,8 +156,8 @@ class ClientStream(Stream):
     def on_fields(self, fields: list[EncodedField], *, has_ended: bool) -> None:
         """A header block: of a 1xx response, of the response, or of its trailers."""
         handler = self._handler
-        if handler is None:
-            return
+        if handler is None:  # RFC 9113 section 8.5
+            raise StreamFault(PROTOCOL_ERROR, "HEADERS in a tunnel")
         self.connection.touch(handler)
         if self._has_head:
             if not has_ended:
@@ -206,14 +209,13 @@ class ClientStream(Stream):
         """The response is complete and delivered."""
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
-            self._leave(NO_ERROR)
+            self._leave(NO_ERROR, is_success=True)
             tunnel.target_lost()
             return
         handler, self._handler = self._handler, None
         if handler is None:
             return
-        self._leave(NO_ERROR)
-        self.connection.stream_over(is_success=True)
+        self._leave(NO_ERROR, is_success=True)
         handler.on_end(trailers)
         self.connection.touch(handler)
 
@@ -233,16 +235,22 @@ class ClientStream(Stream):
     # --- the end --------------------------------------------------------------------------------------------------
 
     @property
+    def is_answered(self) -> bool:
+        """Some of the response has come: the target has looked at the request."""
+        return self._has_head or self._informational > 0
+
+    @property
     def _is_open(self) -> bool:
         return self.id != 0 and self.connection.streams.get(self.id) is self
 
-    def _leave(self, code: int) -> None:
+    def _leave(self, code: int, *, is_success: bool = False) -> None:
         """The stream is over, whatever of the request is not sent yet."""
         if self._is_open:
             if self.is_local_closed and self.is_remote_closed:
                 self.connection.close_stream(self, ENDED)
             else:
                 self.connection.reset_stream(self, code)
+            self.connection.stream_over(is_success=is_success)
 
     def fail(self, error: UpstreamError) -> None:
         """The exchange failed; the stream is closed already."""
@@ -252,8 +260,9 @@ class ClientStream(Stream):
         handler, self._handler = self._handler, None
         if handler is not None:
             error.bytes_written = True
-            error.response_started = self._has_head or self._informational > 0
+            error.response_started = self.is_answered
             error.on_reused_connection = self.reused
+            self.connection.leave_alone(handler)
             handler.on_failed(error)
             handler.on_flush()
 
@@ -267,14 +276,13 @@ class ClientStream(Stream):
 
     def cancel(self) -> None:
         """Give up the exchange; the handler hears nothing more."""
-        was_open = self._is_open
+        if self._handler is not None:
+            self.connection.leave_alone(self._handler)
         self._handler = None
         self._tunnel = None
         self._held = None
         self._leave(CANCEL)
         self.connection.flush_soon()
-        if was_open:
-            self.connection.stream_over(is_success=False)
 
     abort = cancel
 
@@ -286,7 +294,6 @@ class ClientStream(Stream):
 
     def _upgraded(self, handler: ResponseHandler, headers: HeaderList, *, has_ended: bool) -> None:
         self._handler = None
-        self.pause()
         headers = [
             (b"upgrade", b"Upgrade", WEBSOCKET),
             (b"sec-websocket-accept", b"Sec-WebSocket-Accept", websocket_accept(self._key)),
@@ -294,7 +301,6 @@ class ClientStream(Stream):
         ]
         handler.on_upgraded(self, headers, b"")
         handler.on_flush()
-        self.resume()
         if has_ended:
             self.receive_end([])
 

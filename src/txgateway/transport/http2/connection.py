@@ -25,6 +25,7 @@ from txgateway.transport.http2.codes import (
 )
 from txgateway.transport.http2.floods import (
     BLOCK_BYTES,
+    BLOCK_BYTES_A_FRAME,
     BLOCK_FRAMES,
     EARNED,
     TURN_FRAMES,
@@ -70,6 +71,8 @@ class Http2Connection(StreamKeeper):
         self.peer_connects = False
         self._connection_window, self.stream_window = windows
         self._receive_left = self._connection_window
+        # As soon as a stream is, so that the streams which hold theirs back take nothing from the others.
+        self._credit_bytes = min(self._connection_window, self.stream_window) // 2
         self._consumed = 0
         self._decoder = HeaderDecoder(max_list_bytes)
         self._max_block_bytes = max(BLOCK_BYTES, max_list_bytes // 2)
@@ -283,6 +286,7 @@ class Http2Connection(StreamKeeper):
 
     def decode(self, block: bytes) -> list[EncodedField]:
         """The fields of a block; each has to be decoded, in order."""
+        self._work += len(block) // BLOCK_BYTES_A_FRAME
         return self._decoder.decode(block)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -396,7 +400,9 @@ class Http2Connection(StreamKeeper):
         stream.send_window += increment
         if stream.send_window > frames.MAX_WINDOW:
             raise StreamFault(FLOW_CONTROL_ERROR, "window too large")
-        if stream.queued and stream.send_window > 0:
+        if stream.send_window <= 0:  # a smaller INITIAL_WINDOW_SIZE may take back what was granted
+            self._ready.pop(stream, None)
+        elif stream.queued:
             self._ready[stream] = None
 
     def credit(self, size: int) -> None:
@@ -404,7 +410,7 @@ class Http2Connection(StreamKeeper):
         if self._is_over:
             return
         self._consumed += size
-        if self._consumed >= self._connection_window // 2:
+        if self._consumed >= self._credit_bytes:
             self._receive_left += self._consumed
             self.send(frames.window_frame(0, self._consumed))
             self._consumed = 0

@@ -125,15 +125,14 @@ def read_request(
         raise _malformed("no scheme, or one of another protocol")
     elif not path.startswith(b"/") and (path != b"*" or method != b"OPTIONS"):
         raise _malformed("path that is none")
-    te = by_name.get(b"te")
-    if te is not None and te.lower() != b"trailers":
+    if b"te" in by_name and any(name == b"te" and value.lower() != b"trailers" for name, value, _ in fields):
         raise _malformed("TE other than trailers")
     length = content_length(fields, by_name)
     if length and has_ended:
         raise _malformed("length of a body that does not come")
-    head = RequestHead(
-        method, path, VERSION, (), {}, NO_BODY if has_ended else UNKNOWN_LENGTH if length is None else length, True, b""
-    )
+    if length is None:
+        length = NO_BODY if has_ended else UNKNOWN_LENGTH
+    head = RequestHead(method, path, VERSION, (), {}, length, True, b"")
     headers = _with_host([(name, name, value) for name, value, _ in fields], pseudo.get(b":authority"), by_name)
     if b"cookie" in by_name:
         headers = _with_one_cookie(headers, by_name)
@@ -148,7 +147,7 @@ def read_request(
 
 def repeated(head: RequestHead) -> RequestHead:
     """The head of a further request that says the same, without a body."""
-    return RequestHead(head.method, head.target, VERSION, head.headers, head.fields.copy(), NO_BODY, True, b"")
+    return RequestHead(head.method, head.target, VERSION, head.headers, head.fields.copy(), head.length, True, b"")
 
 
 def _with_host(headers: HeaderList, authority: bytes | None, by_name: dict[bytes, bytes]) -> HeaderList:
@@ -157,6 +156,8 @@ def _with_host(headers: HeaderList, authority: bytes | None, by_name: dict[bytes
         if sum(header[0] == b"host" for header in headers) > 1:
             raise _malformed("several hosts")
         return headers
+    if authority.translate(None, _VALUE_BYTES):
+        raise _malformed("control in the authority")
     if b"host" in by_name:
         if any(header[0] == b"host" and header[2].lower() != authority.lower() for header in headers):
             raise _malformed("Host other than the authority")

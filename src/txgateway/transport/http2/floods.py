@@ -25,6 +25,8 @@ LIST_BYTES: Final = 128 * 1024
 #: Work of one turn: a request counts as so many frames. The rest of a read waits for the next turn.
 TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
+#: And so many bytes of a header block as one, for each of them may be a field, or a table size update.
+BLOCK_BYTES_A_FRAME: Final = 64
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
 

@@ -29,6 +29,8 @@ NEVER_INDEXED: Final = frozenset(
 MAX_KNOWN_BLOCKS: Final = 64
 MAX_KNOWN_BLOCK_BYTES: Final = 256
 
+#: What a field counts for in a list's size beside its bytes (RFC 7541 section 4.1), which jh2 leaves out.
+_FIELD_OVERHEAD: Final = 32
 #: Indexed fields of one byte each: nothing to check, and the table stays as it is.
 _SHORT_INDEXES: Final = bytes(range(0x81, 0xFF))
 _CODE_BITS: Final = bytes(REQUEST_CODES_LENGTH[:256])
@@ -43,10 +45,11 @@ class HeaderDecoder:
             connection, for it is not read to its end.
     """
 
-    __slots__ = ("_decoder", "_is_lasting", "_known")
+    __slots__ = ("_decoder", "_is_lasting", "_known", "_max_list_bytes")
 
     def __init__(self, max_list_bytes: int) -> None:
         self._decoder = Decoder(max_list_bytes)
+        self._max_list_bytes = max_list_bytes
         self._known: dict[bytes, Any] = {}
         self._is_lasting = False
 
@@ -67,10 +70,15 @@ class HeaderDecoder:
         """
         strings: list[tuple[int, int, int, int]] = []
         self._is_lasting = True
+        count = len(block)
         if block.translate(None, _SHORT_INDEXES):
-            strings, self._is_lasting = _walk(block)
+            strings, count, self._is_lasting = _walk(block, self._max_list_bytes // _FIELD_OVERHEAD)
             if not self._is_lasting:
                 self._known.clear()
+        left = self._max_list_bytes - _FIELD_OVERHEAD * count
+        if left < 0:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many header fields")
+        self._decoder.max_header_list_size = left + 1  # jh2 takes less than that
         try:
             fields = self._decoder.decode(block, True)
         except OversizedHeaderListError:
@@ -82,18 +90,18 @@ class HeaderDecoder:
         return fields  # type: ignore[no-any-return]
 
 
-def _walk(block: bytes) -> tuple[list[tuple[int, int, int, int]], bool]:
-    """Check a block's structure.
+def _walk(block: bytes, max_fields: int) -> tuple[list[tuple[int, int, int, int]], int, bool]:
+    """Check a block's structure, as far as it has no more fields than there may be.
 
     Returns:
-        its Huffman-coded strings, each as the index of its field, 0 for a name or 1 for a value, start and end; and
-        whether the table stays as it is.
+        its Huffman-coded strings, each as the index of its field, 0 for a name or 1 for a value, start and end; the
+        number of fields; and whether the table stays as it is.
     """
     strings = []
     is_lasting = True
     position = field = 0
     size = len(block)
-    while position < size:
+    while position < size and field <= max_fields:
         first = block[position]
         if first >= 0x80:
             _, position = _integer(block, position, 0x7F)
@@ -115,7 +123,7 @@ def _walk(block: bytes) -> tuple[list[tuple[int, int, int, int]], bool]:
                     strings.append((field, part, position, position + length))
                 position += length
         field += 1
-    return strings, is_lasting
+    return strings, field, is_lasting
 
 
 def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
@@ -147,15 +155,22 @@ def _check_huffman(text: bytes, code: bytes) -> None:
 class HeaderEncoder:
     """Writes the header blocks of one direction of a connection, in the order in which they are sent."""
 
-    __slots__ = ("_encoder",)
+    __slots__ = ("_encoder", "_has_new_size", "_table_size")
 
     def __init__(self) -> None:
         self._encoder = Encoder()
+        self._table_size: int = self._encoder.header_table_size
+        self._has_new_size = False
 
     def encode(self, fields: list[EncodedField]) -> bytes:
         """A block of these fields."""
+        if self._has_new_size:
+            self._has_new_size = False
+            self._encoder.header_table_size = self._table_size
         return self._encoder.encode(fields, True)  # type: ignore[no-any-return]
 
     def limit_table(self, size: int) -> None:
         """The peer keeps a table of so many bytes; a smaller one of ours never grows again, which is always allowed."""
-        self._encoder.header_table_size = min(self._encoder.header_table_size, size)
+        if size < self._table_size:  # only the smallest is said, by the next block: the peer may not take others any more
+            self._table_size = size
+            self._has_new_size = True

@@ -17,7 +17,6 @@ from txgateway.transport.http2.codes import (
     REFUSED_STREAM,
     STREAM_CLOSED,
     ConnectionFault,
-    Http2Fault,
     StreamFault,
 )
 from txgateway.transport.http2.connection import Http2Connection
@@ -74,8 +73,10 @@ class Http2ServerConnection(Http2Connection):
         self._preface = frames.PREFACE
         self._last_accepted = frames.MAX_STREAM_ID  # of what we have said in GOAWAY
         self._is_leaving = False
+        self._has_said_goodbye = False
         self._is_greeted = False
-        self._has_partial_head = False
+        self._idle_at = self._head_at = math.inf  # when one of them has lasted for too long
+        self._slow_block: Any = None
         self._last_unsent = 0
 
     # --- the transport's side -------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ class Http2ServerConnection(Http2Connection):
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
         self.wheel.watch_coarse(self)
-        self.deadline = self.wheel.after(self.factory.limits.header_timeout_s)
+        self._idle_at = self.deadline = self.wheel.after(self.factory.limits.header_timeout_s)
         self.send(
             frames.settings_frame(
                 (
@@ -117,19 +118,21 @@ class Http2ServerConnection(Http2Connection):
         if not self._is_greeted and self._has_settings:
             self._is_greeted = True
             self._rest()
+        block = self._block
         # What is cut short is DATA in most cases, and slow DATA are the request's business.
-        is_partial = self._block is not None or (self._buffer[3:4] or b"\x00") != b"\x00"
-        if is_partial:
-            if not self._has_partial_head or self.deadline == math.inf:
-                self.deadline = self.wheel.after(self.factory.limits.header_timeout_s)
-                self.wheel.watch(self)
-        elif self._has_partial_head:
-            self.wheel.forget(self)
-            self._rest()
-        self._has_partial_head = is_partial
+        if block is None and (self._buffer[3:4] or b"\x00") == b"\x00":
+            if self._head_at != math.inf:
+                self._head_at = math.inf
+                self.wheel.forget(self)
+        elif self._head_at == math.inf or (self._work if block is None else block is not self._slow_block):
+            self._head_at = self.wheel.after(self.factory.limits.header_timeout_s)
+            self.wheel.watch(self)
+        self._slow_block = block
+        self.deadline = min(self._idle_at, self._head_at)
 
     def _rest(self) -> None:
-        self.deadline = math.inf if self.streams else self.wheel.after(self.factory.limits.keepalive_timeout_s)
+        self._idle_at = math.inf if self.streams else self.wheel.after(self.factory.limits.keepalive_timeout_s)
+        self.deadline = min(self._idle_at, self._head_at)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -140,15 +143,19 @@ class Http2ServerConnection(Http2Connection):
         unsent = unsent_bytes(self.transport)
         if self._is_over or not self._is_greeted:
             self.transport.abortConnection()
-        elif self._has_partial_head:
+        elif now >= self._head_at:
             self.fail(ConnectionFault(ENHANCE_YOUR_CALM, "frame not complete in time"))
         elif unsent and unsent != self._last_unsent:  # a slow reader that still moves
             self._last_unsent = unsent
-            self.deadline = now + self.factory.limits.keepalive_timeout_s
+            self._rest()
         elif unsent:
             self.transport.abortConnection()
         else:
             self._leave()
+
+    def on_setting(self, identifier: int, value: int) -> None:
+        if identifier == frames.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "setting that is neither 0 nor 1")
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -171,19 +178,19 @@ class Http2ServerConnection(Http2Connection):
         self._work += REQUEST_FRAMES
         self._empty_frames.earn(EARNED)
         if len(self.streams) >= MAX_STREAMS or stream_id > self._last_accepted:
-            self._closed[stream_id] = RESET_BY_US
+            self.remember_closed(stream_id, RESET_BY_US)
             self.send(frames.reset_frame(stream_id, REFUSED_STREAM))
             self._count_reset()
             return
         stream = ServerStream(self, stream_id)
         self.streams[stream_id] = stream
-        self.deadline = math.inf
+        self._idle_at = math.inf
         try:
             if known is None or not has_ended:
                 head, error = read_request(
                     self.decode(block) if fields is None else fields, self.factory.limits, has_ended=has_ended
                 )
-                if error is None and has_ended:
+                if error is None and has_ended and not head.upgrade:
                     self._decoder.remember(block, head)
             else:
                 head, error = repeated(known), None
@@ -252,31 +259,36 @@ class Http2ServerConnection(Http2Connection):
             self.clock.callLater(0, self._leave_if_idle)
 
     def on_ping_answered(self, opaque: bytes) -> None:
-        if opaque == _GOODBYE and self._is_leaving:
+        if opaque == _GOODBYE and self._has_said_goodbye:
             self._say_last()
 
     def close_when_idle(self) -> None:
         """Take no more streams, in two steps so that none is lost (RFC 9113 section 6.8), and close after the last."""
-        if self._is_leaving or self._is_over:
+        if self._has_said_goodbye or self._is_over:
             return
-        self._is_leaving = True
+        self._has_said_goodbye = self._is_leaving = True
         if not self.streams:
             self._leave()
             return
         self.send(frames.goaway_frame(frames.MAX_STREAM_ID, NO_ERROR) + frames.ping_frame(_GOODBYE))
+        for stream in list(self.streams.values()):
+            stream.going_away()
         self.flush()
         self.clock.callLater(GOODBYE_S, self._say_last)
 
     def _say_last(self) -> None:
         if self._last_accepted == frames.MAX_STREAM_ID and not self._is_over:
-            self._last_accepted = self._last_peer_id
-            self.send(frames.goaway_frame(self._last_peer_id, NO_ERROR))
+            self.send(frames.goaway_frame(self.last_taken(), NO_ERROR))
             self.flush()
 
     def _leave(self) -> None:
-        self._last_accepted = self._last_peer_id
-        self.send(frames.goaway_frame(self._last_peer_id, NO_ERROR))
+        self.send(frames.goaway_frame(self.last_taken(), NO_ERROR))
         self.end()
+
+    def last_taken(self) -> int:
+        """The number for GOAWAY, which never says a larger one again (RFC 9113 section 6.8); none beyond is taken."""
+        self._last_accepted = min(self._last_accepted, self._last_peer_id)
+        return self._last_accepted
 
     def shut_down(self, error: GatewayError) -> None:
         """End the connection at once: what is in progress is answered with ``error``, or cut if its answer has begun."""
@@ -287,7 +299,3 @@ class Http2ServerConnection(Http2Connection):
         if not self._is_over:
             self.flush()
             self._leave()
-
-    def fail(self, fault: Http2Fault) -> None:
-        self._last_accepted = self._last_peer_id
-        super().fail(fault)

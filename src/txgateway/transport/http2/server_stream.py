@@ -39,6 +39,7 @@ class ServerStream(Stream):
         "_head",
         "_is_connect",
         "_is_mute",
+        "_last_queued",
         "_left",
         "_request",
         "_tunnel",
@@ -68,6 +69,7 @@ class ServerStream(Stream):
         self._is_mute = False
         self._bodiless = False
         self._body_left = NO_BODY
+        self._last_queued = 0
 
     @property
     def memo(self) -> Any:
@@ -112,7 +114,9 @@ class ServerStream(Stream):
 
     def on_body_end(self, trailers: HeaderList) -> None:
         if self._tunnel is not None:
-            self._tunnel.client_lost()
+            _, tunnel = self._give_up()
+            tunnel.client_lost()  # type: ignore[union-attr]
+            self.finish([])
         elif self._request is not None:
             self._request.receive_body_end(trailers)
 
@@ -239,10 +243,13 @@ class ServerStream(Stream):
             return False
         self._request = None
         self.finish(trailers)
+        return True
+
+    def finish(self, trailers: HeaderList) -> None:
+        super().finish(trailers)
         if not self.is_local_closed:
             self.deadline = self.connection.wheel.after(self.factory.limits.keepalive_timeout_s)
             self.connection.wheel.watch_coarse(self)
-        return True
 
     def on_sent_all(self) -> None:
         self.connection.wheel.forget_coarse(self)
@@ -255,8 +262,8 @@ class ServerStream(Stream):
 
     def on_deadline(self, now: float) -> None:
         """The client does not take the rest of an answer."""
-        if self.queued != self._left:  # it does, but slowly
-            self._left = self.queued
+        if self.queued != self._last_queued:  # it does, but slowly
+            self._last_queued = self.queued
             self.deadline = now + self.factory.limits.keepalive_timeout_s
             return
         self.deadline = math.inf
@@ -283,6 +290,11 @@ class ServerStream(Stream):
     def close_when_idle(self) -> None:
         """The connection goes on: a request that is malformed in its own way spoils no other."""
 
+    def going_away(self) -> None:
+        """A client on a tunnel is told to leave."""
+        if self._tunnel is not None:
+            self._tunnel.going_away()
+
     def shut_down(self, error: GatewayError) -> None:
         """Answer with ``error``, or cut what has begun."""
         if self._tunnel is not None:
@@ -300,8 +312,9 @@ class ServerStream(Stream):
         """Hand all further bytes to ``tunnel``; returns those that have already come."""
         self._tunnel = tunnel
         self.factory.counts.connection_opened("tunnel")
+        early = self.take_held()
         self.connection.flush_soon()
-        return self.take_held()
+        return early
 
     def tunnel_write(self, data: bytes) -> None:
         """Send opaque bytes."""

@@ -191,14 +191,19 @@ class Stream:
         Raises:
             StreamFault: the body is not as long as it was declared.
         """
-        self.check_length(len(data), has_ended=has_ended)
+        try:
+            self.check_length(len(data), has_ended=has_ended)
+        except StreamFault:
+            self.connection.credit(len(data))  # nobody will take them
+            raise
         if has_ended:
             self.is_remote_closed = True
         if self._is_paused or self._held is not None:
             if self._held is None:
                 self._held = deque()
-            self._held.append(data)
-            self._held_bytes += len(data)
+            if data:
+                self._held.append(data)
+                self._held_bytes += len(data)
         elif data:
             self.credit(len(data))
             self.on_data(data)

@@ -52,13 +52,17 @@ class StreamKeeper(FrameSender):
     def close_stream(self, stream: Stream, how: int) -> None:
         """Forget an open stream, but for how it ended."""
         del self.streams[stream.id]
-        closed = self._closed
-        closed[stream.id] = how
-        if len(closed) > KNOWN_CLOSED:
-            del closed[next(iter(closed))]
+        self.remember_closed(stream.id, how)
         stream.release()
         if not self.streams:
             self.on_last_stream()
+
+    def remember_closed(self, stream_id: int, how: int) -> None:
+        """Keep how a stream ended, while there is room."""
+        closed = self._closed
+        closed[stream_id] = how
+        if len(closed) > KNOWN_CLOSED:
+            del closed[next(iter(closed))]
 
     def reset_stream(self, stream: Stream, code: int) -> None:
         """End an open stream with RST_STREAM."""
@@ -69,8 +73,12 @@ class StreamKeeper(FrameSender):
         """End the connection for a fault of the peer's, or of ours."""
         if not self._is_over:
             _log.debug("HTTP/2 connection ended", problem=fault.problem, code=fault.code)
-            self.send(frames.goaway_frame(self._last_peer_id, fault.code, fault.problem.encode("ascii")))
+            self.send(frames.goaway_frame(self.last_taken(), fault.code, fault.problem.encode("ascii")))
             self.end()
+
+    def last_taken(self) -> int:
+        """The last of the peer's streams that was more than refused, for GOAWAY."""
+        return self._last_peer_id
 
     def end(self) -> None:
         """Say and hear nothing more, and close: RFC 9113 section 5.4.1."""

@@ -1,0 +1,7 @@
+"""A resource to mount."""
+
+from __future__ import annotations
+
+from twisted.web.resource import Resource
+
+resource = Resource()
