@@ -242,8 +242,9 @@ class GatewayService(Service):
     def _running(self) -> None:
         # Stock handlers stop at once, and the exit status is the signal's. Ours come after the reactor's own,
         # and before anybody is told that we are ready.
+        stop = self.drain.start if self._member is None else self._member.signalled
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.reactor.callFromThread(self.drain.start))
+            signal.signal(number, lambda *_: self.reactor.callFromThread(stop))
         signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reloader.reload))
         # Traffic is asked for once targets were checked and keys were asked for, however that went.
         self.tree.start().addCallback(self._ready)

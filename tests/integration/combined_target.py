@@ -15,7 +15,8 @@ from collections.abc import Callable
 from hashlib import sha1
 
 from tests.integration.backend import Exchange, Received, ScriptedBackend, wait_until_taken
-from tests.integration.combined_client import Body, Field
+from tests.integration.combined_client import Field
+from tests.integration.h1_body import Body
 from tests.integration.h2_backend import H2Backend
 from tests.integration.h2_exchange import H2Exchange, H2Received
 from tests.integration.wire import TIMEOUT_S, ConnectionEnded, Fields, value_of

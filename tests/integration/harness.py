@@ -135,8 +135,10 @@ class Gateway:
         port: of the traffic listener.
         admin_port: of the admin listener.
         passed: descriptors that the process inherits.
+        start_patience_s: bound of the wait until it is ready.
     """
 
+    start_patience_s = PATIENCE_S
     passed: Sequence[int] = ()
 
     def __init__(
@@ -196,7 +198,7 @@ class Gateway:
         self._out = _Collected(self._process.stdout)
         self._err = _Collected(self._process.stderr)
         if self._logs_json:
-            self.wait_for_line(event="ready")
+            self.wait_for_line(patience_s=self.start_patience_s, event="ready")
             self.port = self._traffic_port()
 
     def command(self) -> list[str]:
@@ -252,6 +254,10 @@ class Gateway:
         """Close our end of its standard output."""
         self._out.close()
 
+    def raw_lines(self, after: int = 0) -> list[str]:
+        """The lines of standard output behind the first ``after`` ones, as they are."""
+        return self._out.lines[after:]
+
     @property
     def lines(self) -> list[Line]:
         """The lines of standard output, each a JSON object."""
@@ -260,7 +266,7 @@ class Gateway:
         except ValueError as exc:
             raise AssertionError("a line on standard output is not JSON" + self.said()) from exc
 
-    def wait_for_line(self, after: int = 0, **fields: object) -> Line:
+    def wait_for_line(self, after: int = 0, patience_s: float = PATIENCE_S, **fields: object) -> Line:
         """The first log line, behind the first ``after`` ones, with all these fields, now or when it comes."""
 
         def found() -> Line | None:
@@ -271,7 +277,7 @@ class Gateway:
 
         out = self._out
         with out.changed:
-            out.changed.wait_for(lambda: found() is not None or out.is_over, PATIENCE_S)
+            out.changed.wait_for(lambda: found() is not None or out.is_over, patience_s)
         line = found()
         if line is None and out.is_over:
             self._process.wait(PATIENCE_S)

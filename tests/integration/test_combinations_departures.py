@@ -166,9 +166,7 @@ def test_target_breaks_off_before_the_head(combination: Combination, how: str) -
 
 @breaks_off
 @pytest.mark.parametrize("length", [10, None])
-def test_target_breaks_off_in_the_body(
-    combination: Combination, how: str, length: int | None
-) -> None:
+def test_target_breaks_off_in_the_body(combination: Combination, how: str, length: int | None) -> None:
     path, caller = combination.path(), combination.caller()
     call = caller.open("GET", path)
     served = combination.target.next()
@@ -303,10 +301,9 @@ def test_early_answer_is_whole_however_much_the_client_still_sends(combination: 
     combination.target.handler = refuse
     path, caller = combination.path(), combination.caller()
     call = caller.open("POST", path, length=None)
-    sent = send_as_far_as_wanted(call, b"x" * 65536, 40)
+    send_as_far_as_wanted(call, b"x" * 65536, 40)
     response = call.response()
     assert (response.status, len(response.body)) == (403, 200_000)
-    assert sent
     combination.assert_free()
     assert_going_on(combination, caller)
 

@@ -116,7 +116,7 @@ def test_idempotent_request_whose_target_breaks_off_is_sent_again(
 def test_answer_that_is_worth_another_try_is_not_seen(combination: Combination) -> None:
     path = combination.path("again")
     call = combination.caller().open("GET", path)
-    combination.target.next().answer(b"busy", 503)
+    combination.target.next().head_only(503, ("Content-Length", "0"))
     combination.target.next().answer(b"second")
     assert call.response().body == b"second"
     assert combination.line(path)["attempts"] == 2
@@ -125,10 +125,10 @@ def test_answer_that_is_worth_another_try_is_not_seen(combination: Combination) 
 def test_last_answer_is_the_clients(combination: Combination) -> None:
     path = combination.path("again")
     call = combination.caller().open("GET", path)
-    for number in range(2):
-        combination.target.next().answer(b"busy%d" % number, 503)
+    combination.target.next().head_only(503, ("Content-Length", "0"))
+    combination.target.next().answer(b"still busy", 503)
     response = call.response()
-    assert (response.status, response.body) == (503, b"busy1")
+    assert (response.status, response.body) == (503, b"still busy")
 
 
 def test_request_that_may_not_be_repeated_is_not(combination: Combination) -> None:
@@ -172,6 +172,18 @@ def test_refused_stream_is_sent_again_whatever_the_method(combination: Combinati
     served.answer()
     assert call.response().body == b"ok"
     assert combination.line(path)["attempts"] == (2 if combination.behind == "h2" else 1)
+
+
+def test_only_a_connection_that_may_have_been_closed_before_is_replaced(combination: Combination) -> None:
+    """A reset of HTTP/2's stream is an answer of a kind: the target has had the request, and has one attempt."""
+    combination.target.handler = Served.answer
+    caller = combination.caller()
+    assert caller.ask("GET", combination.path()).status == 200
+    combination.target.next()
+    combination.target.handler = lambda served: served.cut()
+    path = combination.path()
+    assert_problem(combination, caller.ask("GET", path), path, 502, "UPSTREAM_RESET")
+    assert combination.line(path)["attempts"] == (1 if combination.behind == "h2" else 2)
 
 
 def test_connection_that_dies_in_the_pool_harms_nobody(combination: Combination) -> None:

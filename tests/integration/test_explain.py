@@ -54,7 +54,7 @@ def test_explanation_is_what_then_happens(tmp_path: Path, backend: ScriptedBacke
     backend.script = answer()
     with Gateway(tmp_path, environment(tmp_path, backend.port)) as gateway:
         before = gateway.metric("gateway_requests_total", route="resumes", method="GET", status="200")
-        told = None
+        told: Any = None
         for _ in range(3):  # which takes nothing from the bucket of one
             response = asked(gateway, "http://api.example.com/resumes/7?x=1", "X-Api-Key: hunter2")
             assert (response.status, response.header("Content-Type")) == (200, "application/json")
@@ -116,6 +116,7 @@ def test_a_worker_explains(tmp_path: Path, backend: ScriptedBackend) -> None:
         assert told["request"]["headers"] == [["X-Api-Key", "***"]]
         assert asked(gateway, "/nowhere").json()["outcome"]["reason"] == "NO_ROUTE"
         assert gateway.admin("/explain").status == 400
+        assert len([line for line in gateway.lines if line["event"] == "configuration"]) == 3  # the supervisor's
 
 
 def test_command_explains_without_a_gateway(tmp_path: Path, backend: ScriptedBackend) -> None:

@@ -258,7 +258,7 @@ def test_connection_that_broke_off_is_no_answer(tmp_path: Path) -> None:
         after = len(gateway.lines)
         gateway.write(document(*(fixed(f"r{number}", "y" * 10) for number in range(300))))
         gateway.hang_up()
-        seen = set()
+        seen: set[bytes] = set()
         while not any(line["event"] == "reloaded" for line in gateway.lines[after:]):
             client.send(b"GET /r7 HTTP/1.1\r\nHost: a\r\n\r\nGET /r299 HTTP/1.1\r\nHost: a\r\n\r\n")
             try:

@@ -251,6 +251,7 @@ def test_workers_accept_from_what_their_supervisor_was_given_and_it_alone_speaks
     with Manager(tmp_path) as manager:
         environment = {**HELLO, "GATEWAY_WORKERS": "2", "NOTIFY_SOCKET": manager.address}
         gateway = Managed(tmp_path, environment, opened[:1])
+        gateway.start_patience_s = 3 * PATIENCE_S  # three processes start, one after the other
         with gateway:
             assert manager.next()[0] == "READY=1"
             assert asked(port_of(opened[0])) == (200, b"hello")

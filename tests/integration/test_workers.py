@@ -298,14 +298,22 @@ def test_delay_is_kept_and_the_second_signal_ends_it(tmp_path: Path, backend: Sc
         assert gateway.stop() == 0
 
 
-def test_signal_to_all_processes_of_a_service_is_one_signal(tmp_path: Path, backend: ScriptedBackend) -> None:
+@pytest.mark.parametrize("supervisor_first", [True, False])
+def test_signal_to_all_processes_of_a_service_is_one_signal(
+    tmp_path: Path, backend: ScriptedBackend, supervisor_first: bool
+) -> None:
     """As systemd sends it, and as the supervisor passes it on besides."""
     backend.script = answer()
     environment = {"GATEWAY_BACKEND_TARGET": backend.url, "GATEWAY_DRAIN_DELAY": "1h"}
     with Crew(tmp_path, environment) as gateway:
         pids = gateway.pids()
-        for pid in (*pids, gateway.pid):
+        if supervisor_first:
+            os.kill(gateway.pid, signal.SIGTERM)
+            wait_until(lambda: set(gateway.states()) == {"draining"}, "it has passed the signal on")
+        for pid in pids:
             os.kill(pid, signal.SIGTERM)
+        if not supervisor_first:
+            os.kill(gateway.pid, signal.SIGTERM)
         wait_until(lambda: gateway.admin("/health/ready").status == 503, "readiness says no")
         wait_until(lambda: set(gateway.states()) == {"draining"}, "all drain")
         assert gateway.get("/").status == 200

@@ -16,6 +16,7 @@ from bench.report import print_table
 from tests.load.floods import NAMES, floods
 from tests.load.limits import budget, bulkhead, dead
 from tests.load.outages import EVENTS, flap, outage
+from tests.load.reloads import drain, hangups, reload
 from tests.load.report import Report
 from tests.load.workers import workers
 
@@ -31,6 +32,9 @@ def scenarios(rate: float) -> dict[str, _Scenario]:
         "budget": budget,
         "bulkhead": partial(bulkhead, rate),
         "floods": partial(floods, NAMES),
+        "reload": partial(reload, rate),
+        "hangups": partial(hangups, rate),
+        "drain": partial(drain, rate),
         "workers": workers,
     }
 
@@ -45,7 +49,8 @@ def single_floods() -> dict[str, _Scenario]:
 @click.option("--rate", type=click.IntRange(50, 5000), default=500, show_default=True, help="Requests per second.")
 @gateway_env_option
 def main(name: str, rate: int, gateway_env: Mapping[str, str]) -> None:
-    """Run SCENARIO: kill, freeze, errors, flap, dead, budget, bulkhead, floods, workers, or all of these in turns.
+    """Run SCENARIO: kill, freeze, errors, flap, dead, budget, bulkhead, floods, workers,
+    reload, hangups, drain, or all of these in turns.
 
     floods is every flood in turns; flood-ping and so on, one of them.
 

@@ -102,7 +102,7 @@ def bomb() -> bytes:
 GET = request(ENDLESS)
 #: Blocks of one frame that are well-formed, and whose reading is all of their use.
 MANY_FIELDS = GET + literal_block([(b"a", b"")]) * 3600
-MANY_UPDATES = b"\x20" * 16_000 + GET
+MANY_UPDATES = b"\x20" * 16_000 + request(b"/flood")
 POST = request(ENDLESS, method=b"POST")
 ONE_BYTE_MORE = request(ENDLESS, (b"content-length", b"1"), method=b"POST")
 MALFORMED = request(ENDLESS, (b"Upper", b"case"))
@@ -125,7 +125,7 @@ FLOODS: Mapping[str, Flood] = {
     "unknown-type": Flood(pieces=over_and_over(frame(0xFA, 0, 1, b"x"))),
     "hpack-bomb": Flood(pieces=streams(lambda one: headers(one, bomb()))),
     "hpack-fields": Flood(pieces=streams(lambda one: headers(one, MANY_FIELDS))),
-    "hpack-updates": Flood(pieces=streams(lambda one: headers(one, MANY_UPDATES) + rst_stream(one))),
+    "hpack-updates": Flood(pieces=streams(lambda one: headers(one, MANY_UPDATES))),
     "zero-window": Flood(
         b"".join(headers(one, request(LARGE)) for one in ALL_STREAMS), settings={h2.INITIAL_WINDOW_SIZE: 0}
     ),

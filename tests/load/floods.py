@@ -34,9 +34,9 @@ CONTROL = "control"
 NAMES = (CONTROL, *FLOODS)
 #: These do nothing that is forbidden: they wait, or send what has something in it.
 WAITING = ("zero-window", "slow-read")
-ALLOWED = ("hpack-fields", "one-byte-data")
+ALLOWED = ("hpack-fields", "hpack-updates", "one-byte-data")
 #: For those that wait, so that the end of the gateway's patience is seen.
-WAITING_S = 14.0
+WAITING_S = 18.0
 IMPATIENT = {"GATEWAY_TIMEOUT_IDLE": "2s", "GATEWAY_KEEPALIVE_TIMEOUT": "2s"}
 
 CALM = "ENHANCE_YOUR_CALM"
@@ -121,7 +121,7 @@ def _at_a_gateway(name: str, directory: Path, env: Mapping[str, str]) -> tuple[S
                 },
             },
             "routes": [
-                {"name": "honest", "path": "/n", "backend": "honest"},
+                {"name": "honest", "path": "/n", "backend": "honest", "timeout": {"per_try": "0"}},
                 {"name": "flooded", "path": "/flood", "backend": "flooded", "timeout": {"per_try": "0"}},
             ],
         }

@@ -12,6 +12,9 @@ from tests.load.report import Report
 #: What the scenarios ask for, beyond the defaults.
 SETTINGS = {"GATEWAY_TIMEOUT_PER_TRY": "300ms", "GATEWAY_HEALTH_CHECK_INTERVAL": "1s"}
 
+#: Thousands of routes take their time on a machine that has other things to do.
+START_PATIENCE_S = 60.0
+
 
 @contextmanager
 def gateway(directory: Path, *settings: Mapping[str, str], waits: bool = True) -> Iterator[Gateway]:
@@ -24,7 +27,9 @@ def gateway(directory: Path, *settings: Mapping[str, str], waits: bool = True) -
     environment = dict(SETTINGS)
     for some in settings:
         environment.update(some)
-    with Gateway(directory, environment) as running:
+    made = Gateway(directory, environment)
+    made.start_patience_s = START_PATIENCE_S
+    with made as running:
         if waits:
             wait_until(lambda: running.get("/health/ready").status == 200, "the gateway is ready")
         yield running

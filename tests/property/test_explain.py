@@ -91,6 +91,7 @@ def forwarded(gateway: MemoryGateway) -> list[tuple[str, bytes]]:
 
 @example(host="x", path="/office/x", method="POST", lines_=[], client="192.0.2.7")
 @example(host="x", path="/users/7/cv", method="GET", lines_=[f"Authorization: Bearer {TOKEN}"], client="127.0.0.1")
+@example(host="api.example.com", path="/api", method="GET", lines_=["X-Api-Key: k1"] * 2, client="127.0.0.1")
 @given(host=hosts, path=paths, method=methods, lines_=header_lines, client=clients)
 @settings(deadline=None, max_examples=600)
 def test_what_is_explained_happens(host: str, path: str, method: str, lines_: list[str], client: str) -> None:

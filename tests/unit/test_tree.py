@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.resolver import ManualResolver
-from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -29,6 +29,9 @@ class Reactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.nameResolver = ManualResolver()
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        raise NotImplementedError
 
 
 def configured(routes: list[dict[str, Any]], environ: dict[str, str] | None = None, **backends: Any) -> Configuration:
@@ -127,6 +130,14 @@ def test_routes_of_changed_backends_are_made(case: Case, backends: dict[str, Any
 def test_what_routes_are_made_with_makes_all_of_them_when_it_changes(case: Case, environ: dict[str, str]) -> None:
     assert case.kept(configured(ROUTES), configured(ROUTES, environ)) == set()
     assert case.kept(configured(ROUTES, environ), configured(ROUTES, environ)) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("changed", [{"GATEWAY_JWT_SECRET": OTHER_SECRET}, {"GATEWAY_JWT_LEEWAY": "1s"}])
+def test_other_keys_make_all_routes_that_ask_for_tokens(case: Case, changed: dict[str, str]) -> None:
+    secret = {"GATEWAY_JWT_SECRET": SECRET}
+    before, after = configured(ROUTES, secret), configured(ROUTES, {**secret, **changed})
+    assert before.routes == after.routes
+    assert case.kept(before, after) == set()
 
 
 @pytest.mark.parametrize(

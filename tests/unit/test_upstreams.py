@@ -346,10 +346,8 @@ def test_watch_over_names_ends_with_its_backend(case: Case) -> None:
 
 
 def test_only_what_is_new_is_started(case: Case) -> None:
-    first = case.made(b={"targets": ["http://svc.test"]})
-    first.start()
+    named(case, "10.0.0.1")
     assert case.reactor.nameResolver.asked == ["svc.test"]
-    case.put(first)
-    second = case.made(b={"targets": ["http://svc.test"]}, c={"targets": ["http://other.test"]})
+    second = case.made(b=["http://svc.test"], c=["http://other.test"])
     second.start()
     assert case.reactor.nameResolver.asked == ["svc.test", "other.test"]

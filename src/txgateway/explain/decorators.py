@@ -89,7 +89,7 @@ class Description:
 
     Attributes:
         keys: of its settings, the route's own or the process's.
-        says: what it makes of a request that it does not refuse.
+        says: what it makes of a request; may raise what it refuses with.
         alone: one like it with nothing behind it, that may be asked; None if asking would leave traces.
         depends: whether the request passes is not known by its head.
     """

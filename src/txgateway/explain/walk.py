@@ -152,11 +152,12 @@ class _Explanation:
         try:
             if description.alone is not None:
                 description.alone(node, around).render(request)
+            if not request.ended:
+                step["says"] = dict(description.says(node, request, around))
         except GatewayError as refusal:
             self._refused(refusal, kind.__name__)
             step["outcome"] = REFUSES
             return step
-        step["says"] = dict(description.says(node, request, around)) if not request.ended else {}
         if request.ended or "answers" in step["says"]:
             step["outcome"] = ANSWERS
             self._outcome = {"is": "answered", "by": kind.__name__}

@@ -93,7 +93,7 @@ class RouteTable(Generic[T]):
             pass
 
     def fill(self, entries: Iterable[tuple[RouteRule, T]]) -> Iterator[None]:
-        """Put the entries into a table that has none, some at each step; it matches nothing before the last."""
+        """Put the entries into a table that has none, some at each step; it is complete after the last."""
         places: dict[tuple[_Tree[T], tuple[bytes | None, ...]], dict[object, _Entry[T]]] = {}
         for rule, value in entries:
             yield
@@ -110,8 +110,9 @@ class RouteTable(Generic[T]):
                     raise ValueError(
                         f"routes {names_of_both} cannot be told apart: same host, path, methods and headers"
                     )
-        for (tree, segments), alike in places.items():
+        while places:  # let go of one by one: all at once would take milliseconds
             yield
+            (tree, segments), alike = places.popitem()
             tree.add(segments, sorted(alike.values(), key=_Entry.rank))
 
     def drop(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from txgateway.errors import GatewayError
 from txgateway.transport.http1_server import Http1ServerConnection
+from txgateway.transport.http2.floods import Turns
 from txgateway.transport.http2.server import Http2ServerConnection
 from txgateway.transport.interfaces import RequestHead, ServerLimits
 from txgateway.transport.wheel import TimerWheel
@@ -45,6 +46,7 @@ class Http1ServerFactory(Factory):
 
     Attributes:
         connections: all open ones.
+        turns: of those over which more HTTP/2 frames come than one turn of the reactor is to serve.
         draining: answers end their connection.
     """
 
@@ -71,6 +73,7 @@ class Http1ServerFactory(Factory):
         self.max_connections = max_connections
         self.wheel = wheel
         self.clock = clock
+        self.turns = Turns(clock)
         self.connections: set[ServerConnection] = set()
         self.counts = counts
         self.http2 = http2

@@ -73,6 +73,7 @@ class Member:
         self._channel = Channel(self._on_message, self._lost)
         self._gateway: Gateway | None = None
         self._is_ready = self._is_draining = self._is_stopping = False
+        self._signals = self._told = self._drains = 0
         self._next: IDelayedCall | None = None
         self._pushes = 0
         self._closed: Deferred[None] = Deferred()
@@ -132,6 +133,11 @@ class Member:
         if not self._is_draining:
             self._is_draining = True
             self._channel.send({"is": "draining"})
+
+    def signalled(self) -> None:
+        """A signal says to stop. A process manager's may go to all processes, and the supervisor passes its own on."""
+        self._signals += 1
+        self._drain()
 
     def stop(self) -> Deferred[None]:
         """All is over: send the last numbers; fires when they are on their way."""
@@ -212,12 +218,14 @@ class Member:
         self._channel.send({"is": "answer", "for": message["for"], "value": value})
 
     def _on_stop(self, message: Message) -> None:
-        if not self._is_draining or message["times"] > 1:
-            self._drain()
+        self._told = message["times"]
+        self._drain()
 
     def _drain(self) -> None:
+        """Do what was said most often, whoever said it; both may mean the same word."""
         gateway = self._gateway
-        if gateway is not None and not self._is_stopping:
+        while gateway is not None and not self._is_stopping and self._drains < max(self._signals, self._told):
+            self._drains += 1
             gateway.drain()
 
     def _lost(self) -> None:
@@ -225,6 +233,7 @@ class Member:
             self._closed.callback(None)
         if not self._is_draining and not self._is_stopping:
             _log.error("supervisor gone: {consequence}", consequence="this worker drains, and ends")
+            self._told = max(self._told, 1)
             self._drain()
 
 

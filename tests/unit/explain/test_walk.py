@@ -104,6 +104,7 @@ def test_request_without_a_route_is_refused_with_its_reason(
             "CONTENT_TYPE_NOT_ALLOWED", "Admission",
         ),
         ("POST", API, ("Content-Length: 99999999",), "127.0.0.1", 415, "CONTENT_TYPE_NOT_ALLOWED", "Admission"),
+        ("GET", API, ("X-Api-Key: a", "X-Api-Key: b"), "127.0.0.1", 400, "BAD_REQUEST", "RateLimit"),
         ("GET", USER, (), "127.0.0.1", 401, "TOKEN_MISSING", "Authenticate"),
         ("GET", USER, ("Authorization: Basic eDp5",), "127.0.0.1", 401, "TOKEN_MISSING", "Authenticate"),
         (

@@ -184,6 +184,31 @@ def test_what_was_lost_with_a_used_connection_is_sent_again_if_that_does_no_harm
         assert problem(client) == (502, "UPSTREAM_RESET")
 
 
+@pytest.mark.parametrize("status", ["103", "200"])
+def test_what_was_lost_behind_the_beginning_of_its_answer_is_not_sent_again(status: str) -> None:
+    gateway = Http2Gateway()
+    gateway.ask()
+    gateway.answer(0)
+    client = gateway.ask(message(b"/"))
+    gateway.targets[0].link.send_headers(3, [(":status", status)])
+    gateway.turn()
+    gateway.targets[0].transport.reset()
+    gateway.turn()
+    assert len(gateway.seen()) == 2
+    assert gateway.log[-1].reason == "UPSTREAM_RESET"
+    assert client.received().count(b"HTTP/1.1 200") == int(status == "200")
+
+
+def test_what_was_reset_on_a_used_connection_is_not_sent_again() -> None:
+    gateway = Http2Gateway()
+    gateway.ask()
+    gateway.answer(0)
+    client = gateway.ask(message(b"/"))
+    gateway.refuse(0, 3, code=CANCEL)  # the connection is well: the target has had the request
+    assert len(gateway.seen()) == 2
+    assert problem(client) == (502, "UPSTREAM_RESET")
+
+
 def test_all_that_were_lost_are_sent_again_over_one_connection() -> None:
     gateway = Http2Gateway(POOL_MAX_CONNECTIONS="1", POOL_MAX_PENDING="50")
     gateway.ask()

@@ -237,6 +237,16 @@ def test_target_that_is_known_to_speak_http1_is_dialed_for_each() -> None:
         bench.ask(3)
 
 
+def test_who_queues_for_http1_does_not_share_the_fate_of_a_dial() -> None:
+    bench = Bench(tunnels=True, max_connections=1)
+    bench.one()
+    bench.dialer.dials[0].succeed().close()
+    first, second = bench.ask(2)
+    refuse(bench)
+    assert first.error is UpstreamConnectFailed
+    assert (second.times_told, len(bench.dialer.dials)) == (0, 1)
+
+
 def test_idle_http1_connection_is_used_again() -> None:
     bench = Bench(tunnels=True)
     waiter = bench.one()
@@ -263,6 +273,14 @@ def test_fresh_is_another_connection() -> None:
     assert again.exchange.target is new
     assert new is not old
     assert bench.pool.open_connections == 2
+
+
+def test_fresh_behind_a_dial_that_fails_is_forgotten() -> None:
+    bench = Bench()
+    waiters = [bench.one(), bench.one(fresh=True)]
+    refuse(bench)
+    assert [waiter.error for waiter in waiters] == [UpstreamConnectFailed] * 2
+    assert bench.pool._fresh == set()
 
 
 def test_fresh_takes_the_place_of_an_idle_one() -> None:

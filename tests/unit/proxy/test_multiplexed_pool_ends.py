@@ -206,6 +206,15 @@ def test_old_connection_gets_no_more_exchanges() -> None:
     assert first.handler.names[-1] == "end"
 
 
+def test_old_idle_connection_is_closed_though_nobody_asks() -> None:
+    bench = Bench(max_age_s=10.0, idle_timeout_s=100.0)
+    waiter = bench.one()
+    target = bench.open()
+    waiter.exchange.answer()
+    bench.wait(11.5)
+    assert (target.closed, bench.counts) == (True, (0, 0, 0, 0))
+
+
 def test_old_connection_makes_room_at_once() -> None:
     bench = Bench(max_connections=1, max_pending=0, max_age_s=10.0, idle_timeout_s=100.0)
     first = bench.one()

@@ -131,11 +131,18 @@ def test_told_to_stop_it_drains_once_whoever_says_so_first() -> None:
     assert len(case.drains) == 1
     case.tell("stop", times=2)
     assert len(case.drains) == 2
-    case = Case.make().run()
-    case.member.draining()  # by a signal of its own
-    case.tell("stop", times=1)
-    assert case.drains == []
     assert kinds(case.said()).count("draining") == 1
+
+
+def test_signal_and_supervisor_s_word_are_one_in_whatever_order() -> None:
+    for order in ("s1", "1s", "s1s2", "1ss2", "12ss", "ss12", "s12s"):
+        case = Case.make().run()
+        for said in order:
+            if said == "s":
+                case.member.signalled()
+            else:
+                case.tell("stop", times=int(said))
+        assert len(case.drains) == len(order) // 2, order
 
 
 def test_supervisor_that_is_gone_is_a_reason_to_drain() -> None:
@@ -145,9 +152,9 @@ def test_supervisor_that_is_gone_is_a_reason_to_drain() -> None:
     assert len(case.drains) == 1
     assert [level for level, _ in lines] == ["error"]
     case = Case.make().run()
-    case.member.draining()
+    case.member.signalled()
     case.reactor.protocol.connectionLost()
-    assert case.drains == []
+    assert len(case.drains) == 1
 
 
 def test_last_words_are_waited_for_but_not_for_ever() -> None:

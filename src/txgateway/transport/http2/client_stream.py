@@ -261,7 +261,6 @@ class ClientStream(Stream):
         if handler is not None:
             error.bytes_written = True
             error.response_started = self.is_answered
-            error.on_reused_connection = self.reused
             self.connection.leave_alone(handler)
             handler.on_failed(error)
             handler.on_flush()
@@ -272,7 +271,9 @@ class ClientStream(Stream):
 
     def on_connection_lost(self) -> None:
         if self._held is None or not self.is_remote_closed:  # else all of the response is here
-            self.fail(self.connection.error())
+            error = self.connection.error()
+            error.on_reused_connection = self.reused  # of a stream alone that failed, the target has had the request
+            self.fail(error)
 
     def cancel(self) -> None:
         """Give up the exchange; the handler hears nothing more."""

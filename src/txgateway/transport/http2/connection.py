@@ -28,7 +28,9 @@ from txgateway.transport.http2.floods import (
     BLOCK_BYTES_A_FRAME,
     BLOCK_FRAMES,
     EARNED,
+    SETTINGS,
     TURN_FRAMES,
+    Turns,
 )
 from txgateway.transport.http2.frames import END_HEADERS, END_STREAM, HEADER_BYTES
 from txgateway.transport.http2.hpack import EncodedField, HeaderDecoder
@@ -60,14 +62,23 @@ class Http2Connection(StreamKeeper):
         clock: for what is left for the next turn.
         windows: receive windows of the connection and of each stream, in bytes.
         max_list_bytes: of a header block's fields (RFC 7541 section 4.1).
+        turns: shared with others that may be flooded at the same time.
 
     Attributes:
         stream_window: of those.
         peer_connects: the peer takes extended CONNECT (RFC 8441).
     """
 
-    def __init__(self, wheel: TimerWheel, clock: IReactorTime, windows: tuple[int, int], max_list_bytes: int) -> None:
+    def __init__(
+        self,
+        wheel: TimerWheel,
+        clock: IReactorTime,
+        windows: tuple[int, int],
+        max_list_bytes: int,
+        turns: Turns | None = None,
+    ) -> None:
         super().__init__(wheel, clock)
+        self._turns = turns or Turns(clock)
         self.peer_connects = False
         self._connection_window, self.stream_window = windows
         self._receive_left = self._connection_window
@@ -186,7 +197,7 @@ class Http2Connection(StreamKeeper):
         if not self._is_held:
             self._is_held = True
             self._pause()
-            self.clock.callLater(0, self._go_on)
+            self._turns.wait(self._go_on)
 
     def _go_on(self) -> None:
         self._is_held = False
@@ -327,9 +338,14 @@ class Http2Connection(StreamKeeper):
             raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of another size")
         if self._has_settings:
             self.spend_empty()
+        if len(payload) > SETTINGS * 6:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many settings")
         self._has_settings = True
+        window = self.initial_send_window
         for identifier, value in frames.read_settings(payload):
             self._apply(identifier, value)
+        if self.initial_send_window != window:
+            self._widen_all(self.initial_send_window - window)
         self.send(frames.SETTINGS_ACK)
 
     def _apply(self, identifier: int, value: int) -> None:
@@ -339,12 +355,7 @@ class Http2Connection(StreamKeeper):
         elif identifier == frames.INITIAL_WINDOW_SIZE:
             if value > frames.MAX_WINDOW:
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "window too large")
-            change, self.initial_send_window = value - self.initial_send_window, value
-            try:
-                for stream in self.streams.values():
-                    self._widen(stream, change)
-            except StreamFault as fault:
-                raise ConnectionFault(fault.code, fault.problem) from None
+            self.initial_send_window = value
         elif identifier == frames.MAX_FRAME_SIZE:
             if not frames.FRAME_BYTES <= value < 2**24:
                 raise ConnectionFault(PROTOCOL_ERROR, "frame size that none may have")
@@ -395,6 +406,14 @@ class Http2Connection(StreamKeeper):
         if not increment:
             raise StreamFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
         self._widen(stream, increment)
+
+    def _widen_all(self, change: int) -> None:
+        """INITIAL_WINDOW_SIZE is another one (RFC 9113 section 6.9.2)."""
+        try:
+            for stream in self.streams.values():
+                self._widen(stream, change)
+        except StreamFault as fault:
+            raise ConnectionFault(fault.code, fault.problem) from None
 
     def _widen(self, stream: Stream, increment: int) -> None:
         stream.send_window += increment

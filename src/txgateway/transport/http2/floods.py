@@ -5,7 +5,11 @@ Beyond a limit a connection ends with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
 
 #: Streams that a client ended before their answer was complete, or made us end: at once, and a second. For "rapid
 #: reset" (CVE-2023-44487) and "made you reset" (CVE-2025-8671); a browser that leaves a page resets a hundred at once.
@@ -17,18 +21,50 @@ RESETS_PER_S: Final = 50.0
 EMPTY_FRAMES: Final = 1000
 EMPTY_FRAMES_PER_S: Final = 200.0
 EARNED: Final = 4
+#: Settings in one frame.
+SETTINGS: Final = 32
 #: Frames of one header block, the first included, and its bytes.
 BLOCK_FRAMES: Final = 16
 BLOCK_BYTES: Final = 64 * 1024
 #: Fields of one header block as RFC 7541 section 4.1 counts them.
 LIST_BYTES: Final = 128 * 1024
-#: Work of one turn: a request counts as so many frames. The rest of a read waits for the next turn.
+#: Work of one turn: a request counts as so many frames, and so many of its fields as one more. The rest of a read waits
+#: for the next turn.
 TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
+FRAME_FIELDS: Final = 16
 #: And so many bytes of a header block as one, for each of them may be a field, or a table size update.
 BLOCK_BYTES_A_FRAME: Final = 64
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
+
+
+class Turns:
+    """Connections that have used up the work of their turn: one of all these goes on in each turn of the reactor.
+
+    What everybody else has to wait does not grow with their number then.
+
+    Args:
+        clock: the reactor.
+    """
+
+    __slots__ = ("_clock", "_waiting")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def wait(self, go_on: Callable[[], None]) -> None:
+        """Call this once, when it is its turn."""
+        if not self._waiting:
+            self._clock.callLater(0, self._next)
+        self._waiting.append(go_on)
+
+    def _next(self) -> None:
+        go_on = self._waiting.popleft()
+        if self._waiting:
+            self._clock.callLater(0, self._next)
+        go_on()
 
 
 class Allowance:

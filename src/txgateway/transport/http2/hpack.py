@@ -171,6 +171,6 @@ class HeaderEncoder:
 
     def limit_table(self, size: int) -> None:
         """The peer keeps a table of so many bytes; a smaller one of ours never grows again, which is always allowed."""
-        if size < self._table_size:  # only the smallest is said, by the next block: the peer may not take others any more
+        if size <= self._table_size:  # the next block says the smallest only: the peer takes no larger one any more
             self._table_size = size
             self._has_new_size = True

@@ -282,7 +282,7 @@ class ServerStream(Stream):
 
     def reset(self) -> None:
         """End the stream, so that an incomplete response cannot look complete."""
-        self._request = None
+        self._give_up()
         if not self._is_closed:
             self.connection.reset_stream(self, INTERNAL_ERROR)
             self.connection.flush_soon()

@@ -147,7 +147,7 @@ def test_reset_by_the_target(code: int) -> None:
     target.request().answer()
     exchange = target.request()
     target.raw(rst_stream(exchange.id, code))
-    assert failure(exchange) == (UpstreamReset, True, False, True)
+    assert failure(exchange) == (UpstreamReset, True, False, False)  # the target has had the request
     assert target.owner.spare == 2
     assert not target.closed
 
@@ -169,8 +169,8 @@ def test_goaway_refuses_what_the_target_has_not_looked_at() -> None:
     target.request().answer()
     looked_at, refused, also_refused = target.request(), target.request(), target.request()
     target.raw(goaway(looked_at.id))
-    assert failure(refused) == (UpstreamRefused, True, False, True)
-    assert failure(also_refused) == (UpstreamRefused, True, False, True)
+    assert failure(refused) == (UpstreamRefused, True, False, False)
+    assert failure(also_refused) == (UpstreamRefused, True, False, False)
     assert looked_at.handler.events == []
     assert target.connection.spare == 0
     (error,) = target.owner.errors

@@ -321,7 +321,7 @@ def test_complete_response_ends_a_request_that_is_not_sent(resets: bool) -> None
 
 
 def test_reset_behind_a_complete_response_keeps_what_is_held_of_it() -> None:
-    target = Http2Target()
+    target = Http2Target(settings={INITIAL_WINDOW_SIZE: 1_000_000})
     target.reads = False
     exchange = target.request(b"POST", length=UNKNOWN_LENGTH, first=b"x" * 100_000, ended=False)
     exchange.head(200)
@@ -329,6 +329,8 @@ def test_reset_behind_a_complete_response_keeps_what_is_held_of_it() -> None:
     exchange.data(b"whole", ends=True)
     exchange.send_reset(NO_ERROR)
     assert exchange.handler.names == ["blocked", "head", "drained"]  # so that the client gets rid of the rest
+    target.link.connection.increment_flow_control_window(100_000)
+    target.transport.send(target.link.take())
     exchange.stream.send_body(b"more")
     exchange.stream.send_end([])
     assert sent_frames(target) == []

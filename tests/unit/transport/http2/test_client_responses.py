@@ -36,6 +36,12 @@ def test_head_body_and_end_are_told_with_one_flush_a_read() -> None:
     assert exchange.reset is None
 
 
+def test_fields_of_one_hop_are_not_passed_on() -> None:
+    exchange = Http2Target().request()
+    exchange.raw_fields(STATUS, (b"te", b"trailers"), (b"http2-settings", b"x"), (b"x-one", b"1"), ends=True)
+    assert exchange.handler.events[0] == ("head", 200, b"", [(b"x-one", b"1")], NO_BODY)
+
+
 def test_exchanges_share_the_connection_in_any_order() -> None:
     target = Http2Target()
     first, second = target.request(), target.request()
@@ -267,10 +273,11 @@ def test_data_before_the_head() -> None:
     assert_fails_alone(target, exchange)
 
 
-def test_frames_behind_the_end_while_it_is_held() -> None:
+@pytest.mark.parametrize("late", [data_frame(1, b"more"), raw_headers(1, [(b"x", b"1")], ends=True)])
+def test_frames_behind_the_end_while_it_is_held(late: bytes) -> None:
     target = Http2Target()
     exchange = target.request()
     exchange.raw_fields(STATUS)
     exchange.stream.pause_reading()
-    target.raw(data_frame(1, b"all", ends=True), data_frame(1, b"more"))
+    target.raw(data_frame(1, b"all", ends=True), late)
     assert_fails_alone(target, exchange, STREAM_CLOSED)

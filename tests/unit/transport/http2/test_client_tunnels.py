@@ -238,6 +238,18 @@ def test_target_ends_the_tunnel_while_the_client_does_not_read() -> None:
     assert (tunnel.data, tunnel.events) == (b"bye", ["lost"])
 
 
+def test_target_that_has_ended_the_tunnel_and_wants_no_more_gets_none() -> None:
+    target, exchange, tunnel = opened()
+    exchange.stream.pause_reading()
+    exchange.data(b"bye", ends=True)
+    target.link.connection.reset_stream(exchange.id, NO_ERROR)
+    target.turn()
+    exchange.stream.write_raw(b"late")
+    assert target.transport.received() == b""
+    exchange.resume()
+    assert (tunnel.data, tunnel.events) == (b"bye", ["lost"])
+
+
 def test_gateway_closes_the_tunnel_after_what_was_written() -> None:
     target, exchange, tunnel = opened()
     target.reads = False
@@ -249,6 +261,7 @@ def test_gateway_closes_the_tunnel_after_what_was_written() -> None:
     target.grant(70_000)
     target.grant(70_000, exchange.id)
     assert (len(exchange.seen.body), exchange.seen.ended) == (70_000, True)
+    assert exchange.reset == CANCEL  # what the target still has to say, nobody would hear
     assert tunnel.events == []
     assert tunnel.data == b""
     assert not target.connection.streams

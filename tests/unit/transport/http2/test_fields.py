@@ -180,7 +180,9 @@ def test_head_says_what_http_1_1_would(fields: Fields, ends: bool, length: int) 
     assert error is None
     assert (head.method, head.target, head.version) == (b"GET", b"/", b"HTTP/2")
     assert (head.length, head.keep_alive, head.upgrade) == (length, True, b"")
-    assert head.headers == tuple((name, name, value) for name, value in [(b"host", b"a"), *fields, (b"te", b"Trailers")])
+    assert head.headers == tuple(
+        (name, name, value) for name, value in [(b"host", b"a"), *fields, (b"te", b"Trailers")]
+    )
     assert head.fields == {b"host": b"a", **dict(fields), b"te": b"Trailers"}
 
 
@@ -225,7 +227,7 @@ def test_extended_connect_reads_like_an_upgrade() -> None:
     for head in heads:
         assert (head.method, head.target, head.upgrade, head.length) == (b"GET", b"/chat?x", b"websocket", NO_BODY)
         assert [name for name, _, _ in head.headers] == [b"host", b"sec-websocket-version", b"sec-websocket-key"]
-        assert dict((name, value) for name, _, value in head.headers) == head.fields
+        assert {name: value for name, _, value in head.headers} == head.fields
     keys = {head.fields[b"sec-websocket-key"] for head in heads}
     assert len(keys) == 2
     assert {len(key) for key in keys} == {24}

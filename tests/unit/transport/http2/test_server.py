@@ -18,8 +18,6 @@ from tests.unit.support import DATE, Body, Server, logged_failures
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from zope.interface.verify import verifyObject
 
-from txgateway.transport.http2.floods import REQUEST_FRAMES, TURN_FRAMES
-from txgateway.transport.http2.hpack import MAX_KNOWN_BLOCKS
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH
 
 HEAD = ((b":method", b"HEAD"), *GET[1:])
@@ -294,71 +292,6 @@ def test_refused_head_is_answered_and_the_connection_lives_on(ends: bool) -> Non
     client.request(3)
     assert server.request.uri == b"/"
     assert client.is_open
-
-
-# --- many at once ----------------------------------------------------------------------------------------------------------------
-
-
-def test_requests_of_one_read_are_answered_in_one_write() -> None:
-    server = Server(lambda request: request.answer(200, [], b"ok"))
-    client = Http2Client(server)
-    before = client.transport.writes
-    client.send(b"".join(client.headers(stream) for stream in range(1, 21, 2)))
-    assert client.transport.writes == before + 1
-    assert all(client.body(stream) == b"ok" and client.has_ended(stream) for stream in range(1, 21, 2))
-
-
-def test_one_read_gets_a_share_of_a_turn_and_the_rest_the_next() -> None:
-    server = Server(lambda request: request.answer(200, [], b""))
-    client = Http2Client(server)
-    share = -(-TURN_FRAMES // (REQUEST_FRAMES + 1))
-    client.transport.send(b"".join(client.headers(2 * number + 1) for number in range(2 * share)))
-    assert len(server.requests) == share
-    assert not client.transport.is_reading
-    client.send()
-    assert len(server.requests) == 2 * share
-    assert client.transport.is_reading
-    assert client.transport.taken
-    assert client.connection._buffer == b""
-
-
-def test_known_head_means_the_same_every_time_and_is_nobodys_to_change() -> None:
-    server = Server(lambda request: request.answer(200, [], b""))
-    client = Http2Client(server)
-    fields = [*GET, (b"x-a", b"1"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
-    for stream in (1, 3, 5, 7):
-        client.request(stream, fields)
-        server.request.fields[b"x-mine"] = b"1"
-        server.request.headers = ()
-    assert len(client.connection._decoder._known) == 1
-    client.request(9, [*fields, (b"x-new", b"1")])  # the table is another one now
-    assert not client.connection._decoder._known
-    client.request(11, fields).request(13, fields)
-    request = server.request
-    assert [header[0] for header in request.headers] == [b"host", b"x-a", b"cookie"]
-    assert request.fields == {b"host": b"a", b"x-a": b"1", b"cookie": b"a=1; b=2"}
-    assert request.body_complete
-    assert (request.method, request.length) == (b"GET", NO_BODY)
-
-
-def test_known_head_with_a_body_is_one_with_a_body() -> None:
-    server = Server()
-    client = Http2Client(server)
-    for stream in (1, 3):
-        client.request(stream, POST)
-    client.request(5, POST, ends=False)
-    assert (server.request.length, server.request.body_complete) == (UNKNOWN_LENGTH, False)
-
-
-def test_known_heads_are_bounded() -> None:
-    server = Server(lambda request: request.answer(200, [], b""))
-    client = Http2Client(server)
-    fields = [(b"x-%d" % number, b"1") for number in range(8)]
-    client.request(1, [*GET, *fields])
-    for number in range(2**8):
-        chosen = [field for at, field in enumerate(fields) if number >> at & 1]
-        client.request(2 * number + 3, [*GET, *chosen])
-    assert len(client.connection._decoder._known) == MAX_KNOWN_BLOCKS
 
 
 def test_answer_to_connect_never_begins_a_tunnel_by_chance() -> None:

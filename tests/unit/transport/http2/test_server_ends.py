@@ -195,7 +195,7 @@ def test_lost_connection_ends_all_requests() -> None:
     client.transport.reset()
     assert [request.reason for request in server.requests] == ["CLIENT_GONE"] * 2
     assert not server.factory.connections
-    assert not (server.wheel._fine or server.wheel._coarse)
+    assert not server.wheel._fine | server.wheel._coarse
     server.wait(100)
 
 

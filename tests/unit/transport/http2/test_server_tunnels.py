@@ -76,8 +76,6 @@ def opened(settings: dict[int, int] | None = None, *early: bytes) -> tuple[Serve
     return server, client, Far(server.request)
 
 
-
-
 def test_upgrade_is_answered_with_200_and_without_what_http_1_1_needs() -> None:
     server, client, _ = opened()
     assert server.request.upgrade == b"websocket"
