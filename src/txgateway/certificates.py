@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txgateway.config import Settings
-from txgateway.config.listener_tls import ListenerTlsError, Signature, listener_contexts, signature
+from txgateway.config.keys import Signature
+from txgateway.config.listener_tls import ListenerTlsError, listener_contexts, signature
 from txgateway.config.settings import variable_name
 from txgateway.transport.server_contexts import KeyPair, ServerContexts
 

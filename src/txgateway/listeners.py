@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from txgateway.config import Settings
 from txgateway.config.syntax import PLAIN_SUFFIX, PROXY_PREFIX
+from txgateway.transport.interfaces import ServerLimits
 
 BACKLOG = 1024
 
@@ -28,6 +29,17 @@ def all_descriptions(settings: Settings) -> list[str]:
     if settings.redirect_port is not None:
         found.append(tcp(settings.host, settings.redirect_port))
     return found
+
+
+def server_limits(settings: Settings) -> ServerLimits:
+    """Limits of the listeners for clients."""
+    return ServerLimits(
+        max_header_bytes=settings.max_header_bytes,
+        max_header_count=settings.max_header_count,
+        max_uri_bytes=settings.max_uri_bytes,
+        header_timeout_s=settings.header_timeout_s,
+        keepalive_timeout_s=settings.keepalive_timeout_s,
+    )
 
 
 def tcp(host: str, port: int) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import define
 from twisted.web.resource import IResource
 
-from txgateway.answers import FixedResponse, HttpsRedirect, Mounted, Redirect
+from txgateway.answers import HttpsRedirect
 from txgateway.config import Configuration, Route
 from txgateway.config import Cors as CorsSettings
 from txgateway.cors import CorsPolicy
+from txgateway.ends import route_end, segments_of
 from txgateway.errors import GatewayError, InternalError
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.middleware.admission import Admission
@@ -37,9 +38,7 @@ from txgateway.middleware.security_headers import EdgeSecurityHeaders, SecurityH
 from txgateway.middleware.server_timing import PhaseEnd, PhaseStart, ServerTiming
 from txgateway.middleware.transform import HeaderTransform, PathTransform
 from txgateway.proxy.backend import Backend
-from txgateway.proxy.reverse_proxy import ProxySettings, ReverseProxyResource, Share, SplitResource
 from txgateway.ratelimit import Limit
-from txgateway.resources import load_resource
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.security import Security
 from txgateway.transport.wheel import TimerWheel
@@ -239,7 +238,7 @@ class _RouteBuilder:
         decorators += _header_transform(route)
         # Last: everything above sees the client's own path.
         decorators += _path_transform(route)
-        resource = nest(*decorators, end=_end(route, parts))
+        resource = nest(*decorators, end=route_end(route, parts))
         preflights = in_vain = None
         if cors is not None:
             preflights = nest(security_headers, end=Preflights(cors))
@@ -359,53 +358,10 @@ def _header_transform(route: Route) -> list[Decorator]:
 
 
 def _path_transform(route: Route) -> list[Decorator]:
-    strip = len(_segments(route.path)) if route.strip_prefix else 0
+    strip = len(segments_of(route.path)) if route.strip_prefix else 0
     if not strip and not route.rewrite:
         return []
     return [partial(PathTransform, strip=strip, rewrite=route.rewrite or "")]
-
-
-def _segments(path: str) -> list[str]:
-    return [segment for segment in path.removeprefix("=").split("/") if segment]
-
-
-def _end(route: Route, parts: Collaborators) -> Inner:
-    """What answers at the end of a route."""
-    if route.redirect is not None:
-        return Redirect(route.redirect.to, route.redirect.status)
-    if route.response is not None:
-        return FixedResponse(route.response.status, route.response.body, route.response.content_type)
-    if route.resource is not None:
-        return Mounted(
-            load_resource(route.resource),
-            len(_segments(route.path)),
-            route.body_timeout_s,
-            parts.wheel,
-            parts.clock,
-            route.timeout.total_s,
-            route.timeout.idle_s,
-        )
-    settings = ProxySettings(
-        total_s=route.timeout.total_s,
-        per_try_s=route.timeout.per_try_s,
-        idle_s=route.timeout.idle_s,
-        body_timeout_s=route.body_timeout_s,
-        preserve_host=route.preserve_host,
-        propagates_timeout=route.timeout.propagate,
-        retry=route.retry,
-        upgrades=frozenset(name.lower().encode("ascii") for name in route.upgrades),
-    )
-    names: frozenset[bytes] = frozenset() if parts.tracing is None else parts.tracing.names
-    shares = [
-        Share(
-            ReverseProxyResource(
-                parts.backends[backend.name], settings, parts.wheel, parts.clock, parts.epoch_s, parts.chance, names
-            ),
-            backend.weight,
-        )
-        for backend in route.backends
-    ]
-    return shares[0].end if len(shares) == 1 else SplitResource(shares)
 
 
 def _rule(route: Route) -> RouteRule:

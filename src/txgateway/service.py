@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,12 +32,13 @@ from txgateway.config import Configuration
 from txgateway.config.listener_tls import ListenerTlsError, has_certificate
 from txgateway.config.settings import variable_name
 from txgateway.config.syntax import PLAIN_SUFFIX, PROXY_PREFIX
+from txgateway.descriptors import raise_limit
 from txgateway.drain import Drain
 from txgateway.errors import Draining
 from txgateway.explain import explain_query
 from txgateway.forwarded import ForwardedPolicy
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
-from txgateway.listeners import bind, place_of, result_of, tcp, traffic_descriptions
+from txgateway.listeners import bind, place_of, result_of, server_limits, tcp, traffic_descriptions
 from txgateway.reloading.reload import Reloader
 from txgateway.request import GatewayRequest
 from txgateway.systemd import Notifier
@@ -47,7 +47,6 @@ from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
 from txgateway.transport.adopted import adopt
 from txgateway.transport.http1_factory import Http1ServerFactory
-from txgateway.transport.interfaces import ServerLimits
 from txgateway.transport.proxy_protocol import ProxyProtocolFactory
 from txgateway.transport.server_tls import HandshakeFailures, TlsServerFactory
 from txgateway.transport.sockets import use_immediate_writes
@@ -60,9 +59,6 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-#: Descriptors beside two per connection: listeners, logs, idle connections to targets.
-_SPARE_DESCRIPTORS = 256
-REQUEST_ID_BYTES = 16
 _LOG_FLUSH_S = 2.0
 
 
@@ -176,7 +172,8 @@ class GatewayService(Service):
         signal.signal(signal.SIGUSR1, lambda *_: self.observer.sink.reopen())
         for warning in self.configuration.cautions if self._member is None else ():  # the supervisor has told them
             _log.warn("configuration: {warning}", warning=warning)
-        self._raise_descriptor_limit()
+        is_first = self._member is None or not self._member.assignment.index
+        raise_limit(settings.max_connections, is_told=is_first)
         demo_port = self._start_demo(self.configuration)
         probes = probe_resources(settings.probe_prefix, self.readiness)
         self._start_tracing()
@@ -199,13 +196,7 @@ class GatewayService(Service):
             GatewayRequest,
             self.tree.pipeline.dispatch,
             self.tree.pipeline.refuse,
-            ServerLimits(
-                max_header_bytes=settings.max_header_bytes,
-                max_header_count=settings.max_header_count,
-                max_uri_bytes=settings.max_uri_bytes,
-                header_timeout_s=settings.header_timeout_s,
-                keepalive_timeout_s=settings.keepalive_timeout_s,
-            ),
+            server_limits(settings),
             settings.max_connections,
             self.wheel,
             self.reactor,
@@ -369,19 +360,6 @@ class GatewayService(Service):
         if self._is_daemon:
             raise  # noqa: PLE0704 -- twistd passes an exception on to its parent process, which waits for word
         raise SystemExit(1) from None
-
-    def _raise_descriptor_limit(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        needed = 2 * self.configuration.settings.max_connections + _SPARE_DESCRIPTORS
-        is_first = self._member is None or not self._member.assignment.index
-        if hard != resource.RLIM_INFINITY and hard < needed and is_first:
-            _log.warn(
-                "descriptor limit: {limit} open files are too few for GATEWAY_MAX_CONNECTIONS; {needed} are needed",
-                limit=hard,
-                needed=needed,
-            )
 
     # --- stop ---------------------------------------------------------------------------------------------------
 

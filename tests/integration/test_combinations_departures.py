@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 from tests.integration.client import Response
 from tests.integration.combinations import Combination
-from tests.integration.combined_client import Call, Caller
+from tests.integration.combined_client import Call, Caller, H2Caller
 from tests.integration.combined_target import Served
+from tests.integration.h2_frames import NO_ERROR
 
 Leave = Callable[[Caller, Call], None]
 
@@ -281,6 +282,8 @@ def test_answer_of_the_target_before_the_body_is_sent(combination: Combination, 
     served.end()
     response = call.response()
     assert (response.status, response.body, response.header("WWW-Authenticate")) == (401, b"no", "Basic")
+    if isinstance(caller, H2Caller):  # the client may stop (RFC 9113 section 8.1)
+        assert caller.client.reset_code(1) == NO_ERROR
     served.wait_until_left()
     line = combination.line(path)
     assert (line["status"], line["reason"]) == (401, None)

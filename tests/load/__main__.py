@@ -18,7 +18,12 @@ from tests.load.limits import budget, bulkhead, dead
 from tests.load.outages import EVENTS, flap, outage
 from tests.load.reloads import drain, hangups, reload
 from tests.load.report import Report
+from tests.load.steady import latency, ramp, soak
+from tests.load.websockets import websockets
 from tests.load.workers import workers
+
+#: Of a soak.
+SOAK_MINUTES = 10.0
 
 _Scenario = Callable[[Path, Mapping[str, str]], Report]
 
@@ -36,6 +41,10 @@ def scenarios(rate: float) -> dict[str, _Scenario]:
         "hangups": partial(hangups, rate),
         "drain": partial(drain, rate),
         "workers": workers,
+        "latency": latency,
+        "ramp": ramp,
+        "websockets": websockets,
+        "soak": partial(soak, rate, SOAK_MINUTES),
     }
 
 
@@ -50,7 +59,7 @@ def single_floods() -> dict[str, _Scenario]:
 @gateway_env_option
 def main(name: str, rate: int, gateway_env: Mapping[str, str]) -> None:
     """Run SCENARIO: kill, freeze, errors, flap, dead, budget, bulkhead, floods, workers,
-    reload, hangups, drain, or all of these in turns.
+    reload, hangups, drain, latency, ramp, websockets, soak (ten minutes), or all of these in turns.
 
     floods is every flood in turns; flood-ping and so on, one of them.
 

@@ -43,6 +43,7 @@ def test_filled_in_slices_it_is_as_made_at_once() -> None:
     table: RouteTable[str] = RouteTable()
     steps = sum(1 for _ in table.fill(entries()))
     assert answers(table) == answers(RouteTable(entries()))
+    assert {answer[0] for answer in answers(table) if isinstance(answer, tuple)} == {rule.name for rule in RULES}
     assert steps >= 2 * len(RULES) - 1  # one for each rule, and one for each place
 
 

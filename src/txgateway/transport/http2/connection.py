@@ -23,19 +23,19 @@ from txgateway.transport.http2.codes import (
     ConnectionFault,
     StreamFault,
 )
+from txgateway.transport.http2.control import ConnectionFrames
 from txgateway.transport.http2.floods import (
     BLOCK_BYTES,
     BLOCK_BYTES_A_FRAME,
     BLOCK_FRAMES,
     EARNED,
-    SETTINGS,
     TURN_FRAMES,
     Turns,
 )
 from txgateway.transport.http2.frames import END_HEADERS, END_STREAM, HEADER_BYTES
 from txgateway.transport.http2.hpack import EncodedField, HeaderDecoder
 from txgateway.transport.http2.stream import Stream
-from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US, StreamKeeper
+from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
 from txgateway.transport.wheel import TimerWheel
 
 _log = Logger()
@@ -54,7 +54,7 @@ class _Block:
         self.frames = 1
 
 
-class Http2Connection(StreamKeeper):
+class Http2Connection(ConnectionFrames):
     """What both ends have in common.
 
     Args:
@@ -66,7 +66,6 @@ class Http2Connection(StreamKeeper):
 
     Attributes:
         stream_window: of those.
-        peer_connects: the peer takes extended CONNECT (RFC 8441).
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Http2Connection(StreamKeeper):
     ) -> None:
         super().__init__(wheel, clock)
         self._turns = turns or Turns(clock)
-        self.peer_connects = False
         self._connection_window, self.stream_window = windows
         self._receive_left = self._connection_window
         # As soon as a stream is, so that the streams which hold theirs back take nothing from the others.
@@ -89,7 +87,6 @@ class Http2Connection(StreamKeeper):
         self._max_block_bytes = max(BLOCK_BYTES, max_list_bytes // 2)
         self._buffer = b""
         self._block: _Block | None = None
-        self._has_settings = False
         self._work = 0
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
@@ -118,22 +115,8 @@ class Http2Connection(StreamKeeper):
         """The peer sent RST_STREAM for an open stream."""
         raise NotImplementedError
 
-    def on_going_away(self, last_stream_id: int, code: int) -> None:
-        """The peer said GOAWAY."""
-        raise NotImplementedError
-
-    def on_setting(self, identifier: int, value: int) -> None:
-        """A setting of the peer's that only matters to one end."""
-
-    def on_ping_answered(self, opaque: bytes) -> None:
-        """The peer answered a PING."""
-
     def on_crossing_frame(self) -> None:
         """A frame of a stream that we have reset came too late to matter."""
-
-    def is_idle(self, stream_id: int) -> bool:
-        """Whether a stream was never used."""
-        raise NotImplementedError
 
     # --- from the peer --------------------------------------------------------------------------------------------
 
@@ -204,11 +187,6 @@ class Http2Connection(StreamKeeper):
         if not self._is_over:
             self._resume()
             self.dataReceived(b"")
-
-    def spend_empty(self) -> None:
-        """A frame that brought nothing."""
-        if not self._empty_frames.spend(self.wheel.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
     def on_stream_fault(self, stream_id: int, fault: StreamFault) -> None:
         """A stream cannot go on, for a fault of the peer's."""
@@ -323,106 +301,6 @@ class Http2Connection(StreamKeeper):
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE, which nobody may send us")
-
-    # --- frames of the connection ---------------------------------------------------------------------------------
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS of a stream")
-        if flags & frames.ACK:
-            if payload:
-                raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS that acknowledge and say something")
-            self.spend_empty()
-            return
-        if len(payload) % 6:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of another size")
-        if self._has_settings:
-            self.spend_empty()
-        if len(payload) > SETTINGS * 6:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many settings")
-        self._has_settings = True
-        window = self.initial_send_window
-        for identifier, value in frames.read_settings(payload):
-            self._apply(identifier, value)
-        if self.initial_send_window != window:
-            self._widen_all(self.initial_send_window - window)
-        self.send(frames.SETTINGS_ACK)
-
-    def _apply(self, identifier: int, value: int) -> None:
-        """One setting of RFC 9113 section 6.5.2."""
-        if identifier == frames.HEADER_TABLE_SIZE:
-            self.encoder.limit_table(value)
-        elif identifier == frames.INITIAL_WINDOW_SIZE:
-            if value > frames.MAX_WINDOW:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "window too large")
-            self.initial_send_window = value
-        elif identifier == frames.MAX_FRAME_SIZE:
-            if not frames.FRAME_BYTES <= value < 2**24:
-                raise ConnectionFault(PROTOCOL_ERROR, "frame size that none may have")
-        elif identifier in (frames.ENABLE_CONNECT_PROTOCOL, frames.NO_RFC7540_PRIORITIES):
-            if value > 1:
-                raise ConnectionFault(PROTOCOL_ERROR, "setting that is neither 0 nor 1")
-            if identifier == frames.ENABLE_CONNECT_PROTOCOL:
-                self.peer_connects = bool(value)
-        else:
-            self.on_setting(identifier, value)
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ConnectionFault(PROTOCOL_ERROR, "PING of a stream")
-        if len(payload) != 8:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "PING of another size")
-        self.spend_empty()
-        if flags & frames.ACK:
-            self.on_ping_answered(payload)
-        else:
-            self.send(frames.ping_frame(payload, frames.ACK))
-
-    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY of a stream")
-        if len(payload) < 8:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY of another size")
-        self.spend_empty()
-        self.on_going_away(*frames.read_goaway(payload))
-
-    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of another size")
-        increment = frames.number(payload) & frames.MAX_WINDOW
-        self.spend_empty()
-        if not stream_id:
-            if not increment:
-                raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-            self.send_window += increment
-            if self.send_window > frames.MAX_WINDOW:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "window too large")
-            return
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            if self.is_idle(stream_id):
-                raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE of a stream that never began")
-            return  # RFC 9113 section 5.1: it may have crossed the end
-        if not increment:
-            raise StreamFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-        self._widen(stream, increment)
-
-    def _widen_all(self, change: int) -> None:
-        """INITIAL_WINDOW_SIZE is another one (RFC 9113 section 6.9.2)."""
-        try:
-            for stream in self.streams.values():
-                self._widen(stream, change)
-        except StreamFault as fault:
-            raise ConnectionFault(fault.code, fault.problem) from None
-
-    def _widen(self, stream: Stream, increment: int) -> None:
-        stream.send_window += increment
-        if stream.send_window > frames.MAX_WINDOW:
-            raise StreamFault(FLOW_CONTROL_ERROR, "window too large")
-        if stream.send_window <= 0:  # a smaller INITIAL_WINDOW_SIZE may take back what was granted
-            self._ready.pop(stream, None)
-        elif stream.queued:
-            self._ready[stream] = None
 
     def credit(self, size: int) -> None:
         """Bytes of DATA were taken by whom they are for, or by nobody: the peer may send as many more."""

@@ -28,11 +28,9 @@ BLOCK_FRAMES: Final = 16
 BLOCK_BYTES: Final = 64 * 1024
 #: Fields of one header block as RFC 7541 section 4.1 counts them.
 LIST_BYTES: Final = 128 * 1024
-#: Work of one turn: a request counts as so many frames, and so many of its fields as one more. The rest of a read waits
-#: for the next turn.
+#: Work of one turn: a request counts as so many frames. The rest of a read waits for the next turn.
 TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
-FRAME_FIELDS: Final = 16
 #: And so many bytes of a header block as one, for each of them may be a field, or a table size update.
 BLOCK_BYTES_A_FRAME: Final = 64
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.

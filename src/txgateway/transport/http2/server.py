@@ -23,14 +23,12 @@ from txgateway.transport.http2.connection import Http2Connection
 from txgateway.transport.http2.fields import read_request, read_trailers, repeated
 from txgateway.transport.http2.floods import (
     EARNED,
-    FRAME_FIELDS,
     LIST_BYTES,
     REQUEST_FRAMES,
     RESETS,
     RESETS_PER_S,
     Allowance,
 )
-from txgateway.transport.http2.hpack import EncodedField
 from txgateway.transport.http2.server_stream import ServerStream
 from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
 from txgateway.transport.interfaces import RequestHead
@@ -177,10 +175,10 @@ class Http2ServerConnection(Http2Connection):
 
     def on_message(self, stream_id: int, block: bytes, *, has_ended: bool) -> None:
         known = self._decoder.known(block)
-        fields = None if known is not None else self._decode(block)
+        fields = None if known is not None else self.decode(block)
         stream: ServerStream | None = self.streams.get(stream_id)
         if stream is not None:
-            self._on_trailers(stream, self._decode(block) if fields is None else fields, has_ended=has_ended)
+            self._on_trailers(stream, self.decode(block) if fields is None else fields, has_ended=has_ended)
             return
         if stream_id <= self._last_peer_id or not stream_id & 1:
             if stream_id in self._closed:
@@ -201,7 +199,7 @@ class Http2ServerConnection(Http2Connection):
         try:
             if known is None or not has_ended:
                 head, error = read_request(
-                    self._decode(block) if fields is None else fields, self.factory.limits, has_ended=has_ended
+                    self.decode(block) if fields is None else fields, self.factory.limits, has_ended=has_ended
                 )
                 if error is None and has_ended and not head.upgrade:
                     self._decoder.remember(block, head)
@@ -223,11 +221,6 @@ class Http2ServerConnection(Http2Connection):
         self.factory.dispatch(request)
         if not has_ended and (head.upgrade or not request.body_wanted):
             stream.pause()
-
-    def _decode(self, block: bytes) -> list[EncodedField]:
-        fields = self.decode(block)
-        self._work += len(fields) // FRAME_FIELDS
-        return fields
 
     def _on_trailers(self, stream: ServerStream, fields: Any, *, has_ended: bool) -> None:
         if stream.is_remote_closed:

@@ -34,11 +34,11 @@ from tests.unit.support import Body, Server
 
 from txgateway.transport.http2.floods import (
     BLOCK_BYTES,
+    BLOCK_BYTES_A_FRAME,
     BLOCK_FRAMES,
     EARNED,
     EMPTY_FRAMES,
     EMPTY_FRAMES_PER_S,
-    FRAME_FIELDS,
     LIST_BYTES,
     REQUEST_FRAMES,
     RESETS,
@@ -160,6 +160,14 @@ def test_upload_earns_its_pings() -> None:
     assert client.is_open
     client.send((data_frame(1, b"x") + ping() * (EARNED + 1)) * (EMPTY_FRAMES + 1))
     assert is_calm(client)
+
+
+def test_requests_earn_their_pings() -> None:
+    server, client = fresh()
+    server.factory.dispatch = lambda request: request.answer(204, [], b"")
+    for number in range(EMPTY_FRAMES):
+        client.send(client.headers(2 * number + 1) + ping() * EARNED)
+    assert client.is_open
 
 
 def test_pings_once_a_second_are_honest() -> None:
@@ -355,7 +363,7 @@ def test_heads_of_many_fields_count_for_more_work() -> None:
         for number in range(9)
     ]
     client.transport.send(b"".join(heads))
-    assert len(server.refused) == -(-TURN_FRAMES // (1 + REQUEST_FRAMES + count // FRAME_FIELDS))
+    assert len(server.refused) == -(-TURN_FRAMES // (1 + REQUEST_FRAMES + (count + 4) // BLOCK_BYTES_A_FRAME))
     client.send()
     assert len(server.refused) == 9
     assert client.is_open

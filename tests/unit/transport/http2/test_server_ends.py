@@ -235,6 +235,16 @@ def test_connection_with_a_stream_is_never_idle() -> None:
     client.assert_ended(NO_ERROR, 1)
 
 
+def test_request_with_the_preface_is_no_idle_connection() -> None:
+    server = Server(limits=LIMITS)
+    client = Http2Client(server, greets=False)
+    client.send(PREFACE + settings_frame() + client.headers(1))
+    server.wait(100)
+    assert client.is_open
+    server.request.answer(200, [], b"late")
+    assert client.body() == b"late"
+
+
 @pytest.mark.parametrize("said", [b"", PREFACE[:10], PREFACE, PREFACE + settings_frame({4: 5})[:12]])
 def test_client_that_says_nothing_is_cut_off(said: bytes) -> None:
     server = Server(limits=LIMITS)

@@ -165,6 +165,7 @@ _CONNECTION_FAULTS: dict[str, tuple[bytes, int]] = {
     "6.5 SETTINGS ack with something": (frame(SETTINGS, 1, 0, bytes(6)), FRAME_SIZE_ERROR),
     "6.5 SETTINGS of a stream": (frame(SETTINGS, 0, 1, bytes(6)), PROTOCOL_ERROR),
     "6.5 SETTINGS of another size": (frame(SETTINGS, 0, 0, bytes(7)), FRAME_SIZE_ERROR),
+    "6.5 SETTINGS of half a setting": (frame(SETTINGS, 0, 0, bytes(9)), FRAME_SIZE_ERROR),
     "6.5.2 push neither": (settings_frame({ENABLE_PUSH: 2}), PROTOCOL_ERROR),
     "6.5.2 connect neither": (settings_frame({ENABLE_CONNECT_PROTOCOL: 2}), PROTOCOL_ERROR),
     "9218 priorities neither": (settings_frame({9: 2}), PROTOCOL_ERROR),
@@ -214,7 +215,9 @@ def test_fault_of_a_connection_ends_it(wire: bytes, code: int) -> None:
     server = wanting()
     client = Http2Client(server)
     with logged_failures() as failures:
-        client.send(wire + ping())
+        client.send(wire)
+        assert client.goaway is not None
+        client.send(ping())
         client.assert_ended(code, 1 if wire.startswith(OPEN) else 0)
     assert not failures
     assert not client.of(PING)

@@ -139,3 +139,21 @@ def test_end_of_a_turn_after_the_connections_end_writes_nothing() -> None:
     for end in ends:
         end()
     assert not client.look()
+
+
+def test_end_of_one_stream_is_not_put_on_a_frame_of_another() -> None:
+    server, client, ends = at_turn_ends()
+    first, second, _ = server.requests
+    first.respond(200, b"", [], UNKNOWN_LENGTH)
+    first.flush()
+    ends.pop()()
+    second.respond(200, b"", [], UNKNOWN_LENGTH)
+    second.send_body(b"more")
+    first.end([])
+    ends.pop()()
+    assert client.has_ended(1)
+    assert client.body(3) == b"more"
+    assert not client.has_ended(3)
+    second.end([])
+    ends.pop()()
+    assert client.has_ended(3)
