@@ -404,6 +404,8 @@ class GatewayService(Service):
         return closing
 
     def _stopped(self, _: object) -> None:
+        # It is over: a signal in the last moments, when Twisted has put the stock handlers back, changes nothing.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         self.wheel.stop()
         self.access_log.flush()
         self.observer.sink.close(_LOG_FLUSH_S)

@@ -109,6 +109,7 @@ def test_websocket_client_is_told_to_leave_between_two_frames(tmp_path: Path, ba
         assert go_on.wait(10)
         exchange.send(message[4:] + b"\x81\x07ignored")
         received.append(exchange.read_exactly(len(masked_farewell)))
+        exchange.close()
 
     backend.script = speak
     route = {"name": "r", "path": "/", "backend": "b", "upgrades": ["websocket"]}

@@ -127,3 +127,15 @@ def test_readful_of_small_frames_is_held_and_not_more_is_read() -> None:
     client.send()
     assert len(client.look()) == 100
     assert client.transport.is_reading
+
+
+def test_connection_that_is_not_read_from_is_read_to_its_end_when_it_ends() -> None:
+    server, client = fresh()
+    client.transport.takes = False
+    while client.transport.is_reading:
+        server.clock.advance(5)
+        client.transport.send(ping() * 200)
+    client.connection.close_when_idle()
+    assert client.transport.is_reading
+    client.transport.end()
+    assert client.transport.closed

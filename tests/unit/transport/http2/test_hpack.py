@@ -215,6 +215,12 @@ def test_list_is_as_large_as_the_rfc_counts_it(block: bytes, fields: int) -> Non
         assert code_of(block * count, one) == ENHANCE_YOUR_CALM
 
 
+def test_list_may_be_as_large_as_its_limit_to_the_byte() -> None:
+    block = b"\x00\x01a\x00" * 10
+    assert len(decoder(330).decode(block)) == 10
+    assert code_of(block, decoder(329)) == ENHANCE_YOUR_CALM
+
+
 def test_bomb_is_not_decoded_to_its_end() -> None:
     one = decoder()
     one.decode(_BIG)

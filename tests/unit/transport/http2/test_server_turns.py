@@ -157,3 +157,12 @@ def test_end_of_one_stream_is_not_put_on_a_frame_of_another() -> None:
     second.end([])
     ends.pop()()
     assert client.has_ended(3)
+
+
+def test_head_that_was_of_a_request_with_a_body_is_known_for_none_without() -> None:
+    server = Server()
+    client = Http2Client(server)
+    for stream in (1, 3, 5):
+        client.request(stream, POST, ends=False)
+    client.request(7, POST)
+    assert (server.request.length, server.request.body_complete) == (NO_BODY, True)

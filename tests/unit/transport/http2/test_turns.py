@@ -1,25 +1,35 @@
 from __future__ import annotations
 
+import pytest
 from twisted.internet.task import Clock
 
 from txgateway.transport.http2.floods import Turns
 
 
+class Reactor(Clock):
+    """A clock of which one turn at a time can be seen: what a turn asks for at once comes in the next."""
+
+    def turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call.func(*call.args, **call.kw)
+
+
 def test_one_of_all_that_wait_goes_on_in_each_turn() -> None:
-    clock, went = Clock(), []
-    turns = Turns(clock)
+    reactor, went = Reactor(), []
+    turns = Turns(reactor)
     for name in "abc":
         turns.wait(lambda name=name: went.append(name))  # type: ignore[misc]
     assert went == []
-    for expected in ("a", "ab", "abc", "abc"):
-        clock.advance(0)
+    for expected in ("a", "ab", "abc"):
+        reactor.turn()
         assert "".join(went) == expected
-    assert not clock.getDelayedCalls()
+    assert not reactor.getDelayedCalls()
 
 
 def test_who_has_not_enough_with_a_turn_waits_behind_all_others() -> None:
-    clock, went = Clock(), []
-    turns = Turns(clock)
+    reactor, went = Reactor(), []
+    turns = Turns(reactor)
 
     def greedy() -> None:
         went.append("greedy")
@@ -28,18 +38,16 @@ def test_who_has_not_enough_with_a_turn_waits_behind_all_others() -> None:
     turns.wait(greedy)
     turns.wait(lambda: went.append("modest"))
     for _ in range(4):
-        clock.advance(0)
+        reactor.turn()
     assert went == ["greedy", "modest", "greedy", "greedy"]
 
 
 def test_fault_of_one_does_not_stop_the_others() -> None:
-    clock, went = Clock(), []
-    turns = Turns(clock)
+    reactor, went = Reactor(), []
+    turns = Turns(reactor)
     turns.wait(lambda: 1 / 0)  # type: ignore[arg-type]
     turns.wait(lambda: went.append("next"))
-    try:
-        clock.advance(0)
-    except ZeroDivisionError:
-        went.append("fault")
-    clock.advance(0)
-    assert went == ["fault", "next"]
+    with pytest.raises(ZeroDivisionError):
+        reactor.turn()
+    reactor.turn()
+    assert went == ["next"]
