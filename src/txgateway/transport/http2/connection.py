@@ -126,15 +126,17 @@ class Http2Connection(ConnectionFrames):
             return
         self._is_reading = True
         try:
-            self._receive(self._buffer + data if self._buffer else data)
-        except ConnectionFault as fault:
-            self.fail(fault)
+            try:
+                self._receive(self._buffer + data if self._buffer else data)
+            except ConnectionFault as fault:
+                self.fail(fault)
+            self.after_read()
+            self._is_reading = False
+            self.flush()
         except Exception:  # nothing may cross into the reactor
             _log.failure("fault in the HTTP/2 transport")
+            self._is_reading = False
             self.fail(ConnectionFault(INTERNAL_ERROR, "fault"))
-        self.after_read()
-        self._is_reading = False
-        self.flush()
 
     def forget_input(self) -> None:
         self._buffer = b""

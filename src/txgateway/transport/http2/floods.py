@@ -32,7 +32,7 @@ LIST_BYTES: Final = 128 * 1024
 TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
 #: And so many bytes of a header block as one, for each of them may be a field, or a table size update.
-BLOCK_BYTES_A_FRAME: Final = 64
+BLOCK_BYTES_A_FRAME: Final = 16
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
 

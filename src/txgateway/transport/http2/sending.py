@@ -46,7 +46,7 @@ class FrameSender(TwistedProtocol):
         self.flushes = 0
         self.send_window = self.initial_send_window = frames.DEFAULT_WINDOW
         self.encoder = HeaderEncoder()
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []  # of which the first is always bytes
         self._collected = 0
         self._ready: dict[Stream, None] = {}  # whose output waits for its turn, in order
         self._swelling: set[Stream] = set()  # whose output has grown since the last flush
@@ -79,7 +79,7 @@ class FrameSender(TwistedProtocol):
             out += (frames.frame_header(len(part), kind, flags, stream.id), part)
             kind, flags = frames.CONTINUATION, 0
 
-    def send_data(self, stream: Stream, data: bytes, flags: int) -> None:
+    def send_data(self, stream: Stream, data: bytes | memoryview, flags: int) -> None:
         """DATA within all windows."""
         size = len(data)
         self.send_window -= size
@@ -94,7 +94,7 @@ class FrameSender(TwistedProtocol):
 
     def end_tail(self, index: int) -> None:
         """Let the frame whose header is ``index`` of what is collected end its stream."""
-        header = self._out[index]
+        header = bytes(self._out[index])
         self._out[index] = header[:4] + bytes((header[4] | END_STREAM,)) + header[5:]
 
     def swells(self, stream: Stream) -> None:
@@ -140,7 +140,7 @@ class FrameSender(TwistedProtocol):
         out, self._out = self._out, []
         self._collected = 0
         self.flushes += 1
-        self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self.transport.write(b"".join(out))
 
     def _pump(self) -> None:
         ready = self._ready

@@ -64,7 +64,7 @@ class Stream:
         self.queued = 0
         self.is_local_closed = self.is_remote_closed = False
         self.write_blocked = False
-        self._queue: deque[bytes] | None = None
+        self._queue: deque[bytes | memoryview] | None = None
         self._end: HeaderList | None = None  # the trailers behind what is queued
         self._tail = self._tail_flush = -1
         self._consumed = 0
@@ -162,9 +162,10 @@ class Stream:
         limit = min(frames.FRAME_BYTES, self.send_window, connection.send_window)
         if len(piece) <= limit:
             queue.popleft()  # type: ignore[union-attr]
-        else:
-            queue[0] = piece[limit:]  # type: ignore[index]
-            piece = piece[:limit]
+        else:  # a view, for what is left of a long piece is not to be copied for each frame
+            view = memoryview(piece)
+            queue[0] = view[limit:]  # type: ignore[index]
+            piece = view[:limit]
         size = len(piece)
         self.queued -= size
         connection.send_data(self, piece, 0)
