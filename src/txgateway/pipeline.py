@@ -148,6 +148,7 @@ class Pipeline:
         request.host = request.header(b"host")
         request.path = request.uri.partition(b"?")[0] or None  # type: ignore[assignment]
         self._refusals.render(request)
+        error.__traceback__ = None  # it leads back to the request, which only the collector could free then
 
 
 def _server_timing(mode: str, forwarded: ForwardedPolicy) -> list[Decorator]:

@@ -184,11 +184,13 @@ class Http2Connection(ConnectionFrames):
             self._pause()
             self._turns.wait(self._go_on)
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> bool:
         self._is_held = False
-        if not self._is_over:
-            self._resume()
-            self.dataReceived(b"")
+        if self._is_over:
+            return False
+        self._resume()
+        self.dataReceived(b"")
+        return True
 
     def on_stream_fault(self, stream_id: int, fault: StreamFault) -> None:
         """A stream cannot go on, for a fault of the peer's."""

@@ -142,7 +142,11 @@ def read_request(
         else:
             head.method = b"CONNECT"
     head.headers, head.fields = tuple(headers), by_name
-    return head, _refusal(head, protocol, limits)
+    refusal = _refusal(head, protocol, limits)
+    if isinstance(refusal, HeadersTooLarge):  # thousands of fields are nothing to keep for the log
+        head.headers = head.headers[: limits.max_header_count]
+        head.fields = {name: value for name, _, value in head.headers}
+    return head, refusal
 
 
 def repeated(head: RequestHead) -> RequestHead:

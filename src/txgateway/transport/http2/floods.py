@@ -46,23 +46,31 @@ class Turns:
         clock: the reactor.
     """
 
-    __slots__ = ("_clock", "_waiting")
+    __slots__ = ("_clock", "_has_asked", "_waiting")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
+        self._has_asked = False
 
-    def wait(self, go_on: Callable[[], None]) -> None:
-        """Call this once, when it is its turn."""
-        if not self._waiting:
-            self._clock.callLater(0, self._next)
+    def wait(self, go_on: Callable[[], bool]) -> None:
+        """Call this once, when it is its turn; it says whether it had a use for that, or else the next one has it."""
         self._waiting.append(go_on)
+        self._ask_for_a_turn()
+
+    def _ask_for_a_turn(self) -> None:
+        if self._waiting and not self._has_asked:
+            self._has_asked = True
+            self._clock.callLater(0, self._next)
 
     def _next(self) -> None:
-        go_on = self._waiting.popleft()
-        if self._waiting:
-            self._clock.callLater(0, self._next)
-        go_on()
+        self._has_asked = False
+        waiting = self._waiting
+        try:
+            while waiting and not waiting.popleft()():
+                pass
+        finally:
+            self._ask_for_a_turn()
 
 
 class Allowance:
