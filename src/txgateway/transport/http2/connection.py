@@ -141,6 +141,7 @@ class Http2Connection(ConnectionFrames):
     def forget_input(self) -> None:
         self._buffer = b""
         self._block = None
+        self._handlers = ()  # a cycle: thousands of connections that are gone would wait for the collector
 
     def after_read(self) -> None:
         """All frames of a read have been handled."""

@@ -125,6 +125,7 @@ class StreamKeeper(FrameSender):
         self.wheel.forget(self)
         self.wheel.forget_coarse(self)
         self._is_over = True
+        self.forget_input()
         self._out.clear()
         self._ready.clear()
         self._swelling.clear()
