@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 import orjson
 
 from txgateway import __version__
 from txgateway.columns import columns, setting_rows
-from txgateway.config import Configuration, ConfigurationError, Problem, load
+from txgateway.config import EX_CONFIG, Configuration, ConfigurationError, Problem, load
 from txgateway.config.syntax import is_ip_address
 from txgateway.resources import check_resources
-
-#: Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
-EX_CONFIG: Final = 78
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 

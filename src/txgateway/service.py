@@ -12,16 +12,14 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
+from twisted.logger import Logger
 
 from txgateway import demo
 from txgateway.admin.overview import Overview
@@ -40,6 +38,7 @@ from txgateway.forwarded import ForwardedPolicy
 from txgateway.health.probes import BackendHealth, Readiness, probe_resources
 from txgateway.listeners import bind, place_of, result_of, server_limits, tcp, traffic_descriptions
 from txgateway.reloading.reload import Reloader
+from txgateway.reporting import ReportingService
 from txgateway.request import GatewayRequest
 from txgateway.systemd import Notifier
 from txgateway.telemetry.access_log import AccessLog
@@ -59,14 +58,12 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-_LOG_FLUSH_S = 2.0
-
 
 def _paths(configuration: Configuration) -> dict[str, str]:
     return {route.name: route.path for route in configuration.routes}
 
 
-class GatewayService(Service):
+class GatewayService(ReportingService):
     """The gateway under twistd.
 
     Args:
@@ -79,8 +76,6 @@ class GatewayService(Service):
             has none is bound here.
         notifier: tells the process manager.
     """
-
-    name = "gateway"
 
     def __init__(
         self,
@@ -98,7 +93,7 @@ class GatewayService(Service):
         self._inherited = list(inherited if member is None else member.assignment.listeners)
         self.configuration = configuration
         self.reactor = reactor
-        self._is_daemon = is_daemon
+        super().__init__(is_daemon=is_daemon)
         self.wheel = TimerWheel(reactor)
         self.observer = observer_for(
             configuration.settings,
@@ -154,12 +149,6 @@ class GatewayService(Service):
 
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Give twistd our observer, so that its own lines come out in our format too."""
-        super().setServiceParent(parent)
-        if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
 
     # --- start --------------------------------------------------------------------------------------------------
 
@@ -354,13 +343,6 @@ class GatewayService(Service):
         tell("listening", listener=listener, tls=is_tls, **place_of(port))
         return port
 
-    def _give_up(self) -> NoReturn:
-        """End the start, while an exception that says why is being handled."""
-        self.observer.sink.close(_LOG_FLUSH_S)
-        if self._is_daemon:
-            raise  # noqa: PLE0704 -- twistd passes an exception on to its parent process, which waits for word
-        raise SystemExit(1) from None
-
     # --- stop ---------------------------------------------------------------------------------------------------
 
     def _begin_drain(self) -> None:
@@ -408,4 +390,4 @@ class GatewayService(Service):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         self.wheel.stop()
         self.access_log.flush()
-        self.observer.sink.close(_LOG_FLUSH_S)
+        self._close_log()

@@ -10,15 +10,12 @@ from twisted.application.service import Service
 from twisted.python import usage
 
 from txgateway import systemd
-from txgateway.config import Configuration, ConfigurationError, Problem, load
+from txgateway.config import EX_CONFIG, Configuration, ConfigurationError, Problem, load
 from txgateway.listeners import all_descriptions
 from txgateway.transport.reactor import install
 
 # Before anything imports the default one; a reactor chosen with --reactor is installed by now and stays.
 install()
-
-#: Exit status for a configuration that is not acceptable (EX_CONFIG of sysexits.h).
-EX_CONFIG = 78
 
 
 class Options(usage.Options):

@@ -42,7 +42,7 @@ from txgateway.config.groups import (
     leaves,
 )
 from txgateway.config.hazards import hazards
-from txgateway.config.problems import ConfigurationError, Problem
+from txgateway.config.problems import EX_CONFIG, ConfigurationError, Problem
 from txgateway.config.routes import Backend, Resolver, Route
 from txgateway.config.settings import Settings
 from txgateway.config.targets import Target
@@ -51,6 +51,7 @@ from txgateway.config.tracing import TracingSettings
 from txgateway.config.values import Rate
 
 __all__ = [
+    "EX_CONFIG",
     "Backend",
     "BackendTls",
     "Breaker",

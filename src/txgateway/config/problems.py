@@ -19,6 +19,8 @@ from txgateway.config.values import shown
 Location: TypeAlias = tuple[int | str, ...]
 K = TypeVar("K", bound=Table)
 
+#: Exit status of a process whose configuration is not acceptable (EX_CONFIG of sysexits.h).
+EX_CONFIG: Final = 78
 MASK: Final = "***"
 #: Above this many names none is suggested: the search is slow.
 _MAX_CANDIDATES: Final = 2000

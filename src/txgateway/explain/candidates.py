@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from txgateway.config import Route
+from txgateway.ends import segments_of
 from txgateway.middleware.router import RouteEntry
 from txgateway.request import GatewayRequest
 from txgateway.routing.table import Candidate, RouteTable
@@ -97,8 +98,7 @@ def _with_head(methods: tuple[str, ...]) -> set[str]:
 
 
 def _segments(path: str) -> list[str]:
-    segments = [segment for segment in path.removeprefix("=").split("/") if segment]
-    return ["{}" if segment.startswith("{") else segment for segment in segments]
+    return ["{}" if segment.startswith("{") else segment for segment in segments_of(path)]
 
 
 def _text(parameters: Mapping[str, bytes]) -> dict[str, str]:

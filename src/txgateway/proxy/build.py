@@ -24,7 +24,8 @@ from txgateway.proxy.names import Found, NameWatch, is_name, reconciled, wanted_
 from txgateway.proxy.pool import ConnectionPool
 from txgateway.proxy.target import Target
 from txgateway.telemetry.metrics import Tally, TargetMetrics
-from txgateway.transport.client_tls import HTTP1, HTTP2, TlsContext, TlsSettings
+from txgateway.transport.alpn import HTTP1, HTTP2
+from txgateway.transport.client_tls import TlsContext, TlsSettings
 from txgateway.transport.dial import Dialer, TcpAddress, UnixAddress
 from txgateway.transport.http1_client import Http1ClientConnection
 from txgateway.transport.http2.client import Http2ClientConnection

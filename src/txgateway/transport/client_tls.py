@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-HTTP1 = b"http/1.1"
-HTTP2 = b"h2"
+from txgateway.transport.alpn import HTTP1
+
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 

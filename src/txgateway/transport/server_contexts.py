@@ -15,10 +15,11 @@ from cryptography.x509 import Certificate, DNSName, ExtensionNotFound, SubjectAl
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-HTTP2: Final = b"h2"
+from txgateway.transport.alpn import HTTP1, HTTP2
+
 #: What clients may choose from by ALPN (RFC 7301), what we like best first. One that offers only others is refused;
 #: one that offers nothing gets HTTP/1.1.
-ALPN_PROTOCOLS: Final = (HTTP2, b"http/1.1", b"http/1.0")
+ALPN_PROTOCOLS: Final = (HTTP2, HTTP1, b"http/1.0")
 
 #: Of TLS 1.2: ephemeral keys and authenticated encryption only. TLS 1.3 has no others, and needs no list.
 _TLS_12_SUITES: Final = (

@@ -20,9 +20,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txgateway.transport.alpn import HTTP2
 from txgateway.transport.client_certificate import forwarded_client_cert
 from txgateway.transport.http1_factory import Http1ServerFactory
-from txgateway.transport.server_contexts import HTTP2, ServerContexts, reason_of
+from txgateway.transport.server_contexts import ServerContexts, reason_of
 from txgateway.transport.sockets import unsent_bytes
 
 _log = Logger()

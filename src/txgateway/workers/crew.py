@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from txgateway.config import EX_CONFIG
 from txgateway.health.probes import BackendHealth, Readiness, Verdict
 from txgateway.telemetry.snapshots import Snapshot, merge
 from txgateway.workers.board import Findings
@@ -19,8 +20,7 @@ from txgateway.workers.merging import Status, Totals, dead_status, dead_totals
 MAX_DEATHS = 5
 STEADY_S = 10.0
 #: Exit statuses with which a first start says that another one would end the same: no listener, no configuration.
-HOPELESS = (1, 78)
-EX_CONFIG = 78
+HOPELESS = (1, EX_CONFIG)
 #: Seconds more than its drain that a worker has for it, and all that it has when it is told twice.
 STOP_S = 15.0
 

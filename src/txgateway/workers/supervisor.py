@@ -11,15 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
+from twisted.logger import Logger
 
 from txgateway.admin.site import admin_site
 from txgateway.config import Configuration
@@ -27,6 +25,7 @@ from txgateway.config.listener_tls import has_certificate
 from txgateway.config.syntax import PLAIN_SUFFIX
 from txgateway.health.probes import probe_resources
 from txgateway.listeners import all_descriptions, bind, place_of, tcp, traffic_descriptions
+from txgateway.reporting import ReportingService
 from txgateway.systemd import Notifier
 from txgateway.telemetry.logs import log_path, observer_for
 from txgateway.telemetry.shared_sink import new_lock
@@ -37,10 +36,8 @@ from txgateway.workers.telling import Telling
 
 _log = Logger()
 
-_LOG_FLUSH_S = 2.0
 
-
-class SupervisorService(Service):
+class SupervisorService(ReportingService):
     """The supervisor under twistd.
 
     Args:
@@ -54,8 +51,6 @@ class SupervisorService(Service):
             bound here.
         notifier: tells the process manager.
     """
-
-    name = "gateway"
 
     def __init__(
         self,
@@ -73,7 +68,7 @@ class SupervisorService(Service):
         self.configuration = configuration
         self.reactor = reactor
         self._workers = workers
-        self._is_daemon = is_daemon
+        super().__init__(is_daemon=is_daemon)
         self._inherited = list(inherited)
         self._notifier = notifier or Notifier()
         self._shared = new_lock()
@@ -84,12 +79,6 @@ class SupervisorService(Service):
         self._given: list[int] = []
         self._descriptors: list[int] = []
         self._internal_ports: list[IListeningPort] = []
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Give twistd our observer, so that its own lines come out in our format too."""
-        super().setServiceParent(parent)
-        if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
 
     # --- start --------------------------------------------------------------------------------------------------------
 
@@ -163,13 +152,6 @@ class SupervisorService(Service):
         self.observer.sink.reopen()
         self.crew.signal(signal.SIGUSR1)
 
-    def _give_up(self) -> NoReturn:
-        """End the start, while an exception that says why is being handled."""
-        self.observer.sink.close(_LOG_FLUSH_S)
-        if self._is_daemon:
-            raise  # noqa: PLE0704 -- twistd passes an exception on to its parent process, which waits for word
-        raise SystemExit(1) from None
-
     # --- stop ---------------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
@@ -208,7 +190,7 @@ class SupervisorService(Service):
         closing: Deferred[Any] = DeferredList(
             [*self._close_listeners(), *(maybeDeferred(port.stopListening) for port in ports)]
         )
-        closing.addCallback(lambda _: self.observer.sink.close(_LOG_FLUSH_S))
+        closing.addCallback(lambda _: self._close_log())
         return closing
 
 

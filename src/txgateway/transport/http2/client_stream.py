@@ -41,7 +41,6 @@ class ClientStream(Stream):
         "_informational",
         "_is_head_request",
         "_key",
-        "_left",
         "_tunnel",
         "_upgrade",
         "reused",
@@ -55,7 +54,6 @@ class ClientStream(Stream):
         self.reused = is_reused
         self._handler: ResponseHandler | None = None
         self._tunnel: Tunnel | None = None
-        self._left = UNKNOWN_LENGTH
         self._informational = 0
         self._has_head = self._is_head_request = False
         self._upgrade = self._key = b""
@@ -193,10 +191,7 @@ class ClientStream(Stream):
     def check_length(self, size: int, *, has_ended: bool) -> None:
         if not self._has_head:
             raise StreamFault(PROTOCOL_ERROR, "DATA before the response")
-        if self._left >= 0:
-            self._left -= size
-            if self._left < 0 or (has_ended and self._left):
-                raise StreamFault(PROTOCOL_ERROR, "body of another length")
+        super().check_length(size, has_ended=has_ended)
 
     def on_data(self, data: bytes) -> None:
         if self._tunnel is not None:
@@ -239,13 +234,9 @@ class ClientStream(Stream):
         """Some of the response has come: the target has looked at the request."""
         return self._has_head or self._informational > 0
 
-    @property
-    def _is_open(self) -> bool:
-        return self.id != 0 and self.connection.streams.get(self.id) is self
-
     def _leave(self, code: int, *, is_success: bool = False) -> None:
         """The stream is over, whatever of the request is not sent yet."""
-        if self._is_open:
+        if self.is_open:
             if self.is_local_closed and self.is_remote_closed:
                 self.connection.close_stream(self, ENDED)
             else:
@@ -311,13 +302,13 @@ class ClientStream(Stream):
 
     def write_raw(self, data: bytes) -> None:
         """Send opaque bytes through the tunnel."""
-        if self._is_open and not self.is_local_closed:
+        if self.is_open and not self.is_local_closed:
             self.write(data)
             self.connection.flush_soon()
 
     def close_tunnel(self) -> None:
         """Close the tunnel after what was written; its end hears nothing more."""
         self._tunnel = None
-        if self._is_open and not self.is_local_closed:
+        if self.is_open and not self.is_local_closed:
             self.finish([])
             self.connection.flush_soon()

@@ -30,7 +30,7 @@ MAX_KNOWN_BLOCKS: Final = 64
 MAX_KNOWN_BLOCK_BYTES: Final = 256
 
 #: What a field counts for in a list's size beside its bytes (RFC 7541 section 4.1), which jh2 leaves out.
-_FIELD_OVERHEAD: Final = 32
+FIELD_OVERHEAD: Final = 32
 #: Indexed fields of one byte each: nothing to check, and the table stays as it is.
 _SHORT_INDEXES: Final = bytes(range(0x81, 0xFF))
 _CODE_BITS: Final = bytes(REQUEST_CODES_LENGTH[:256])
@@ -72,10 +72,10 @@ class HeaderDecoder:
         self._is_lasting = True
         count = len(block)
         if block.translate(None, _SHORT_INDEXES):
-            strings, count, self._is_lasting = _walk(block, self._max_list_bytes // _FIELD_OVERHEAD)
+            strings, count, self._is_lasting = _walk(block, self._max_list_bytes // FIELD_OVERHEAD)
             if not self._is_lasting:
                 self._known.clear()
-        left = self._max_list_bytes - _FIELD_OVERHEAD * count
+        left = self._max_list_bytes - FIELD_OVERHEAD * count
         if left < 0:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many header fields")
         self._decoder.max_header_list_size = left + 1  # jh2 takes less than that

@@ -29,6 +29,7 @@ from txgateway.transport.http2.floods import (
     RESETS_PER_S,
     Allowance,
 )
+from txgateway.transport.http2.hpack import FIELD_OVERHEAD
 from txgateway.transport.http2.server_stream import ServerStream
 from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
 from txgateway.transport.interfaces import RequestHead
@@ -42,8 +43,6 @@ CONNECTION_WINDOW: Final = 1024 * 1024
 STREAM_WINDOW: Final = 256 * 1024
 #: Streams that a client may have open at once (RFC 9113 section 5.1.2).
 MAX_STREAMS: Final = 100
-#: What HPACK counts for a field beside its bytes (RFC 7541 section 4.1).
-_FIELD_OVERHEAD: Final = 32
 #: How long a client has to show that it knows that we are going away (RFC 9113 section 6.8), in seconds.
 GOODBYE_S: Final = 1.0
 _GOODBYE: Final = b"\x00goodbye"
@@ -66,7 +65,7 @@ class Http2ServerConnection(Http2Connection):
 
     def __init__(self, factory: Http1ServerFactory) -> None:
         limits = factory.limits
-        self._list_bytes = limits.max_header_bytes + _FIELD_OVERHEAD * limits.max_header_count
+        self._list_bytes = limits.max_header_bytes + FIELD_OVERHEAD * limits.max_header_count
         super().__init__(
             factory.wheel,
             factory.clock,

@@ -40,7 +40,6 @@ class ServerStream(Stream):
         "_is_connect",
         "_is_mute",
         "_last_queued",
-        "_left",
         "_request",
         "_tunnel",
         "client_certificate",
@@ -99,12 +98,6 @@ class ServerStream(Stream):
         self.factory.refuse(self._request, BadRequest(fault.problem))
 
     # --- from the client ------------------------------------------------------------------------------------------
-
-    def check_length(self, size: int, *, has_ended: bool) -> None:
-        if self._left >= 0:
-            self._left -= size
-            if self._left < 0 or (has_ended and self._left):
-                raise StreamFault(PROTOCOL_ERROR, "body of another length")  # RFC 9113 section 8.1.1
 
     def on_data(self, data: bytes) -> None:
         if self._tunnel is not None:
@@ -176,7 +169,7 @@ class ServerStream(Stream):
 
     def send_informational(self, status: int, headers: HeaderList) -> None:
         """Relay a 1xx response."""
-        if not self._is_mute and not self._is_closed:
+        if not self._is_mute and self.is_open:
             self.connection.send_headers(self, [status_field(status), *encoded(headers)], 0)
 
     def send_head(self, status: int, reason: bytes, headers: HeaderList, length: int) -> None:
@@ -188,7 +181,7 @@ class ServerStream(Stream):
             headers: end-to-end fields.
             length: of the body: a count, NO_BODY or UNKNOWN_LENGTH.
         """
-        if self._is_mute or self._is_closed:
+        if self._is_mute or not self.is_open:
             return
         self._bodiless = self._head.method == b"HEAD" or status == 204 or status == 304
         if status == 204:
@@ -214,7 +207,7 @@ class ServerStream(Stream):
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the response body; the body of a response that may have none is dropped."""
-        if self._bodiless or self._is_mute or self._is_closed:
+        if self._bodiless or self._is_mute or not self.is_open:
             return
         if self._body_left >= 0:
             self._body_left -= len(data)
@@ -234,7 +227,7 @@ class ServerStream(Stream):
             return False
         if self._is_mute:
             self._request = None
-            if not self._is_closed:
+            if self.is_open:
                 self.connection.reset_stream(self, PROTOCOL_ERROR)
             return True
         if self._body_left > 0 and not self._bodiless:
@@ -253,7 +246,7 @@ class ServerStream(Stream):
 
     def on_sent_all(self) -> None:
         self.connection.wheel.forget_coarse(self)
-        if self._is_closed:
+        if not self.is_open:
             return
         if self.is_remote_closed:
             self.connection.close_stream(self, ENDED)
@@ -268,7 +261,7 @@ class ServerStream(Stream):
             return
         self.deadline = math.inf
         self.connection.wheel.forget_coarse(self)
-        if not self._is_closed:
+        if self.is_open:
             self.connection.reset_stream(self, CANCEL)
             self.connection.flush_soon()
 
@@ -283,7 +276,7 @@ class ServerStream(Stream):
     def reset(self) -> None:
         """End the stream, so that an incomplete response cannot look complete."""
         self._give_up()
-        if not self._is_closed:
+        if self.is_open:
             self.connection.reset_stream(self, INTERNAL_ERROR)
             self.connection.flush_soon()
 
@@ -302,10 +295,6 @@ class ServerStream(Stream):
         elif self._request is not None:
             self._request.fail(error)
 
-    @property
-    def _is_closed(self) -> bool:
-        return self.connection.streams.get(self.id) is not self
-
     # --- the channel as one end of a tunnel -----------------------------------------------------------------------
 
     def become_tunnel(self, tunnel: Tunnel) -> bytes:
@@ -318,7 +307,7 @@ class ServerStream(Stream):
 
     def tunnel_write(self, data: bytes) -> None:
         """Send opaque bytes."""
-        if not self._is_closed:
+        if self.is_open:
             self.write(data)
             self.connection.flush_soon()
 
@@ -333,6 +322,6 @@ class ServerStream(Stream):
     def tunnel_close(self) -> None:
         """Close after what was written has gone out."""
         self._give_up()
-        if not self._is_closed:
+        if self.is_open:
             self.finish([])
             self.connection.flush_soon()

@@ -6,10 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from txgateway.transport.http2 import frames
-from txgateway.transport.http2.codes import StreamFault
+from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
 from txgateway.transport.http2.fields import encoded
 from txgateway.transport.http2.frames import END_STREAM
-from txgateway.transport.interfaces import HeaderList
+from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList
 
 if TYPE_CHECKING:
     from txgateway.transport.http2.connection import Http2Connection
@@ -41,6 +41,7 @@ class Stream:
         "_held_end",
         "_is_delivering",
         "_is_paused",
+        "_left",
         "_queue",
         "_tail",
         "_tail_flush",
@@ -68,6 +69,7 @@ class Stream:
         self._end: HeaderList | None = None  # the trailers behind what is queued
         self._tail = self._tail_flush = -1
         self._consumed = 0
+        self._left = UNKNOWN_LENGTH  # of what is received
         self._held: deque[bytes] | None = None  # received, and not delivered yet
         self._held_bytes = 0
         self._held_end: HeaderList | None = None
@@ -81,14 +83,6 @@ class Stream:
 
     def on_body_end(self, trailers: HeaderList) -> None:
         """The body is complete."""
-        raise NotImplementedError
-
-    def check_length(self, size: int, *, has_ended: bool) -> None:
-        """Hold the body to its declared length.
-
-        Raises:
-            StreamFault: it is another one.
-        """
         raise NotImplementedError
 
     def on_fault(self, fault: StreamFault) -> None:
@@ -110,6 +104,11 @@ class Stream:
     def on_sent_all(self) -> None:
         """END_STREAM has been sent."""
         raise NotImplementedError
+
+    @property
+    def is_open(self) -> bool:
+        """It has begun and not ended."""
+        return self.connection.streams.get(self.id) is self
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -185,6 +184,17 @@ class Stream:
             self.on_blocked()
 
     # --- receiving ------------------------------------------------------------------------------------------------
+
+    def check_length(self, size: int, *, has_ended: bool) -> None:
+        """Hold the body to its declared length, if it has one.
+
+        Raises:
+            StreamFault: it is another one (RFC 9113 section 8.1.1).
+        """
+        if self._left >= 0:
+            self._left -= size
+            if self._left < 0 or (has_ended and self._left):
+                raise StreamFault(PROTOCOL_ERROR, "body of another length")
 
     def receive(self, data: bytes, *, has_ended: bool) -> None:
         """DATA within the windows; held bytes are at most a window.
