@@ -147,6 +147,8 @@ class ScriptedBackend:
         self._tls = tls
         self._greeting = greeting
         self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+        # What a script does not read stops the gateway soon: left to itself, the kernel keeps up to 32 MiB of it.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
         self._listener.bind(path or ("127.0.0.1", 0))
         self._listener.listen(128)
         self.port: int = 0 if path else self._listener.getsockname()[1]
