@@ -2,7 +2,8 @@
 
 Stock Twisted wraps every event in ``callWithLogger`` and ``context.call``, which costs more than all of the routing
 and header work of a proxied request. This subclass keeps stock's bookkeeping, its descriptor-went-away check and its
-exception handling, and drops the two wrappers. It also measures time on the monotonic clock, so that a step of the
+exception handling, and drops the two wrappers. What its transports write while it serves events waits in its outbox
+for a few others, so that the neighbours are woken once and not by each. It also measures time on the monotonic clock, so that a step of the
 wall clock neither fires nor delays timers. It is private ground: the supported Twisted range is pinned and a test
 fails when the parts used here change.
 """
@@ -14,7 +15,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import epollreactor, posixbase
 from twisted.internet.main import installReactor
@@ -24,15 +25,29 @@ _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _DISCONNECTED = epollreactor.EPollReactor._POLL_DISCONNECTED
 _NO_FILEDESC = posixbase._NO_FILEDESC
+#: How many transports' writes wait for each other. A tenth of a millisecond's work or two: the first loses little by it,
+#: and with 16 a wake-up costs each no more than with 1,000.
+MAX_OUTBOX = 16
+
+
+class _Holder(Protocol):
+    """Holds back what was written until it is told."""
+
+    def send_held(self) -> None: ...
 
 
 class GatewayReactor(epollreactor.EPollReactor):
-    """EPollReactor with a shorter way from an event to ``doRead`` and ``doWrite``."""
+    """EPollReactor with a shorter way from an event to ``doRead`` and ``doWrite``.
+
+    Attributes:
+        outbox: transports that hold what was written; they are told before the reactor waits for anything.
+    """
 
     seconds = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self._at_turn_end: list[Callable[[], None]] = []
+        self.outbox: list[_Holder] = []
         super().__init__()
 
     def at_turn_end(self, call: Callable[[], None]) -> None:
@@ -46,10 +61,23 @@ class GatewayReactor(epollreactor.EPollReactor):
                 call()
             except Exception:
                 log.err()
+        self._empty_outbox()
+
+    def _empty_outbox(self) -> None:
+        outbox = self.outbox
+        while outbox:
+            holders = outbox[:]
+            outbox.clear()
+            for holder in holders:
+                try:
+                    holder.send_held()
+                except Exception:
+                    log.err()
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events for at most ``timeout`` seconds (None: for ever) and serve them."""
-        if self._at_turn_end:  # of what timers have done
+        outbox = self.outbox
+        if outbox or self._at_turn_end:  # of what timers have done
             self._end_turn()
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
@@ -82,7 +110,9 @@ class GatewayReactor(epollreactor.EPollReactor):
                 log.err()
             if why:
                 self._disconnectSelectable(selectable, why, in_read)
-        if self._at_turn_end:
+            if len(outbox) >= MAX_OUTBOX:
+                self._empty_outbox()
+        if outbox or self._at_turn_end:
             self._end_turn()
 
     doIteration = doPoll

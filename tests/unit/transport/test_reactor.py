@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from twisted.internet import abstract, base, epollreactor, posixbase, ssl, tcp, unix
 from twisted.internet._sslverify import ClientTLSOptions, IOpenSSLTrustRoot
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python import log
 
-from txgateway.transport.reactor import GatewayReactor
+from txgateway.transport.reactor import MAX_OUTBOX, GatewayReactor
 
 # --- one contract on both reactors ------------------------------------------------------------------------------------
 
@@ -241,6 +245,105 @@ def test_time_is_monotonic() -> None:
     import time
 
     assert GatewayReactor.seconds is time.monotonic
+
+
+# --- the outbox -------------------------------------------------------------------------------------------------------
+
+
+class Holder:
+    """A transport that holds something; what it is told ends up in a common list."""
+
+    def __init__(self, told: list[str], name: str, then: Any = None) -> None:
+        self._told, self._name, self._then = told, name, then
+
+    def send_held(self) -> None:
+        self._told.append(self._name)
+        if self._then is not None:
+            self._then()
+
+
+class Reader:
+    """Something to read is always there; each read makes one more holder."""
+
+    def __init__(self, reactor: GatewayReactor, told: list[str], name: str) -> None:
+        self._reactor, self._told, self._name = reactor, told, name
+        self.mine, self._others = socket.socketpair()
+        self._others.send(b"x")
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self.mine.fileno()
+
+    def doRead(self) -> None:
+        self.mine.recv(1)
+        self._told.append("read")
+        self._reactor.outbox.append(Holder(self._told, self._name))
+
+    def close(self) -> None:
+        self._reactor.removeReader(self)
+        self.mine.close()
+        self._others.close()
+
+
+@pytest.fixture
+def gateway_reactor() -> Iterator[GatewayReactor]:
+    reactor = GatewayReactor()
+    yield reactor
+    for reader in list(reactor._internalReaders):
+        reader.connectionLost(None)
+    reactor._poller.close()
+
+
+def test_holders_of_a_turn_are_told_at_its_end_and_when_they_are_many(gateway_reactor: GatewayReactor) -> None:
+    told: list[str] = []
+    with ExitStack() as stack:
+        for number in range(MAX_OUTBOX + 3):
+            stack.callback(Reader(gateway_reactor, told, f"sent {number}").close)
+        gateway_reactor.doPoll(0)
+    kinds = [entry.split()[0] for entry in told]
+    assert kinds == ["read"] * MAX_OUTBOX + ["sent"] * MAX_OUTBOX + ["read"] * 3 + ["sent"] * 3
+    assert gateway_reactor.outbox == []
+
+
+def test_holders_of_timers_are_told_before_the_reactor_waits(gateway_reactor: GatewayReactor) -> None:
+    told: list[str] = []
+    gateway_reactor.outbox.append(Holder(told, "sent"))
+    gateway_reactor.callLater(0, gateway_reactor.outbox.append, Holder(told, "later"))
+    gateway_reactor.doPoll(0)
+    assert told == ["sent"]
+    gateway_reactor.runUntilCurrent()
+    gateway_reactor.doPoll(0)
+    assert told == ["sent", "later"]
+
+
+def test_holders_of_what_ends_the_turn_are_told_too(gateway_reactor: GatewayReactor) -> None:
+    told: list[str] = []
+
+    def collect() -> None:
+        gateway_reactor.outbox.append(Holder(told, "collected"))
+
+    with ExitStack() as stack:
+        stack.callback(Reader(gateway_reactor, told, "sent").close)
+        gateway_reactor.outbox.append(Holder(told, "first", lambda: gateway_reactor.at_turn_end(collect)))
+        gateway_reactor.doPoll(0)
+    assert told == ["first", "read", "sent", "collected"]
+
+
+def test_holder_that_fails_keeps_no_other_from_being_told(gateway_reactor: GatewayReactor) -> None:
+    told: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("send")
+
+    events: list[dict[str, Any]] = []
+    log.addObserver(events.append)
+    try:
+        gateway_reactor.outbox += [Holder(told, "one", fail), Holder(told, "two")]
+        gateway_reactor.doPoll(0)
+    finally:
+        log.removeObserver(events.append)
+    assert told == ["one", "two"]
+    assert [event["failure"].type for event in events if event["isError"]] == [ValueError]
 
 
 # --- private parts ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,22 @@ class Pull:
         pass
 
 
+class Outbox(list[Any]):
+    """Tells its holders at the next turn, as the gateway's own reactor does at the end of each."""
+
+    def __init__(self, reactor: PosixReactorBase) -> None:
+        self._reactor = reactor
+        super().__init__()
+
+    def append(self, holder: Any) -> None:
+        super().append(holder)
+        self._reactor.callLater(0, self.tell)
+
+    def tell(self) -> None:
+        while self:
+            self.pop(0).send_held()
+
+
 class Pair:
     """A server's end of the kind under test, and a stock client's end."""
 
@@ -118,7 +135,8 @@ class Pair:
             self.port = reactor.listenUNIX(path, factory)
         else:
             self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        if kind.startswith("immediate"):
+        self.outbox = Outbox(reactor) if kind.startswith("held") else None
+        if not kind.startswith("stock"):
             use_immediate_writes(self.port)
         if kind.endswith("unix"):
             reactor.connectUNIX(path, client_factory)
@@ -128,6 +146,8 @@ class Pair:
     async def made(self) -> tuple[End, End]:
         await self.server.made
         await self.client.made
+        if self.outbox is not None:
+            self.server.transport._outbox = self.outbox
         # Else a kernel with large buffers may take all of a large write.
         self.server.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         self.client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -140,9 +160,10 @@ class Pair:
         return self.port.stopListening()  # type: ignore[no-any-return]
 
 
-KINDS = ["stock-tcp", "immediate-tcp", "stock-unix", "immediate-unix"]
+KINDS = ["stock-tcp", "immediate-tcp", "held-tcp", "stock-unix", "immediate-unix", "held-unix"]
 every_kind = pytest.mark.parametrize("pair", KINDS, indirect=True)
-every_tcp = pytest.mark.parametrize("pair", KINDS[:2], indirect=True)
+every_tcp = pytest.mark.parametrize("pair", KINDS[:3], indirect=True)
+every_held = pytest.mark.parametrize("pair", ["held-tcp", "held-unix"], indirect=True)
 
 
 @pytest.fixture
@@ -178,6 +199,80 @@ async def test_immediate_write_is_sent_before_the_reactor_turns(pair: Pair) -> N
     assert server.transport not in pair.reactor.getWriters()
 
 
+def nothing_has_come(end: End) -> bool:
+    with pytest.raises(BlockingIOError):
+        end.transport.socket.recv(10, socket.MSG_PEEK)
+    return True
+
+
+@every_held
+@pytest_twisted.ensureDeferred
+async def test_held_writes_leave_together_when_the_outbox_is_told(pair: Pair) -> None:
+    server, client = await pair.made()
+    assert pair.outbox is not None
+    server.transport.write(b"one")
+    server.transport.writeSequence([b"two", b"six"])
+    assert nothing_has_come(client)
+    assert pair.outbox == [server.transport]
+    pair.outbox.tell()
+    assert client.transport.socket.recv(10, socket.MSG_PEEK) == b"onetwosix"
+    server.transport.write(b"!")
+    assert pair.outbox == [server.transport]
+    await client.until(10)
+    assert client.received == b"onetwosix!"
+
+
+@every_held
+@pytest_twisted.ensureDeferred
+async def test_no_more_is_held_than_a_few_kilobytes(pair: Pair) -> None:
+    server, client = await pair.made()
+    server.transport.write(b"a" * sockets.HELD_BYTES)
+    assert nothing_has_come(client)
+    server.transport.write(b"b")
+    assert client.transport.socket.recv(sockets.HELD_BYTES + 10, socket.MSG_PEEK) == b"a" * sockets.HELD_BYTES + b"b"
+    server.transport.write(b"c")
+    await client.until(sockets.HELD_BYTES + 2)
+    assert client.received == b"a" * sockets.HELD_BYTES + b"bc"
+
+
+@every_held
+@pytest.mark.parametrize("then", ["loseConnection", "loseWriteConnection", "abortConnection", "unsent_bytes"])
+@pytest_twisted.ensureDeferred
+async def test_what_comes_after_a_held_write_finds_it_sent(pair: Pair, then: str) -> None:
+    server, client = await pair.made()
+    server.transport.write(b"held")
+    getattr(server.transport, then)()
+    assert client.transport.socket.recv(10, socket.MSG_PEEK) == b"held"
+
+
+@every_held
+@pytest_twisted.ensureDeferred
+async def test_pull_producer_comes_after_what_is_held(pair: Pair) -> None:
+    """Even if the socket takes nothing more, so that both are queued."""
+    server, client = await pair.made()
+    client.transport.pauseProducing()
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += server.transport.socket.send(bytes(65536))
+    server.transport.write(b"head ")
+    assert pair.outbox
+    server.transport.registerProducer(Pull(server.transport, [b"first ", b"second"]), False)
+    client.transport.resumeProducing()
+    assert await client.lost is ConnectionDone
+    assert client.received == bytes(filled) + b"head first second"
+
+
+@every_held
+@pytest_twisted.ensureDeferred
+async def test_held_write_is_sent_to_a_client_that_says_no_more(pair: Pair) -> None:
+    """Its end may be the next event of the same turn."""
+    server, client = await pair.made()
+    server.transport.write(b"answer")
+    server.transport.connectionLost(Failure(ConnectionDone()))
+    assert client.transport.socket.recv(10, socket.MSG_PEEK) == b"answer"
+
+
 @every_kind
 @pytest_twisted.ensureDeferred
 async def test_slow_reader_gets_everything_in_order_and_the_producer_waits(pair: Pair) -> None:
@@ -186,7 +281,7 @@ async def test_slow_reader_gets_everything_in_order_and_the_producer_waits(pair:
     server.transport.registerProducer(producer, True)
     client.transport.pauseProducing()
     server.transport.write(BIG)
-    if is_immediate(server):
+    if is_immediate(server):  # and more than may be held
         assert 0 < unsent_bytes(server.transport) < len(BIG)  # the kernel has taken some at once
     assert producer.told == ["pause"]
     server.transport.write(b"then")
