@@ -49,7 +49,8 @@ def compare(
                 shift = number % len(names)
                 samples: dict[str, Sample] = {}
                 for proxy_name in [*names[shift:], *names[:shift]]:
-                    log = directory / f"{proxy_name}.log" if case != "bare" and PEERS[proxy_name].can_log else None
+                    can_log = PEERS[proxy_name].can_log or is_secured
+                    log = directory / f"{proxy_name}.log" if case != "bare" and can_log else None
                     with running(
                         proxy_name,
                         backend.port,

@@ -155,9 +155,8 @@ def _nginx(setup: Setup) -> Command:
 
 
 def _envoy(setup: Setup) -> Command:
-    log = (
-        (CONFIGS / "envoy-log.yaml").read_text("utf-8").strip().replace("@LOG@", str(setup.log)) if setup.log else "[]"
-    )
+    format_file = CONFIGS / ("envoy-secured-log.yaml" if setup.is_secured else "envoy-log.yaml")
+    log = format_file.read_text("utf-8").strip().replace("@LOG@", str(setup.log)) if setup.log else "[]"
     values = {"port": setup.port, "backend_port": setup.backend_port, "access_log": log}
     values |= {"codec": "HTTP1", "transport_socket": ""}
     if setup.tls:
@@ -176,7 +175,9 @@ def _envoy(setup: Setup) -> Command:
 
 
 def _traefik(setup: Setup) -> Command:
-    config = write_config("traefik.yaml", setup.directory / "routing.yaml", backend_port=setup.backend_port)
+    template = "traefik-secured.yaml" if setup.is_secured else "traefik.yaml"
+    values = {"backend_port": setup.backend_port, "origin": users.ORIGIN}
+    config = write_config(template, setup.directory / "routing.yaml", **values)
     options = [
         f"--entryPoints.traffic.address=127.0.0.1:{setup.port}",
         "--entryPoints.traffic.transport.respondingTimeouts.readTimeout=0",  # its 60 s would cut a slow upload
@@ -186,6 +187,15 @@ def _traefik(setup: Setup) -> Command:
         "--global.checkNewVersion=false",
         "--global.sendAnonymousUsage=false",
     ]
+    if setup.is_secured:
+        options += [
+            "--accessLog.format=json",
+            f"--accessLog.filePath={setup.log}",
+            "--accessLog.bufferingSize=1000",
+            "--metrics.prometheus=true",
+            "--metrics.prometheus.addRoutersLabels=true",
+            f"--entryPoints.traefik.address=127.0.0.1:{free_port()}",
+        ]
     return Command([program("traefik"), *options], _one_core_go(setup))
 
 
@@ -216,7 +226,7 @@ PEERS: dict[str, Peer] = {
         Peer(GATEWAY_REDIS, _gateway_redis, can_log=True, can_secure=True),
         Peer("nginx", _nginx, can_log=True),
         Peer("envoy", _envoy, can_log=True, can_secure=True),
-        Peer("traefik", _traefik),
+        Peer("traefik", _traefik, can_secure=True),
         Peer("caddy", _caddy, can_log=True),
         Peer("aiohttp", _script("aiohttp_proxy.py")),
         Peer("twisted-reverseproxy", _script("twisted_reverseproxy.py")),
