@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
-
 from txgateway.errors import BadRequest, RateLimited, RateLimitStoreDown
-from txgateway.fields import replaced
+from txgateway.fields import Fields, replaced
 from txgateway.headers import field_values
 from txgateway.middleware.base import Inner, Middleware
 from txgateway.ratelimit import Decision, Limit, Limiter
@@ -23,6 +21,8 @@ _STATE: Final = (b"ratelimit", b"RateLimit")
 _LIMIT: Final = (b"x-ratelimit-limit", b"X-RateLimit-Limit")
 _REMAINING: Final = (b"x-ratelimit-remaining", b"X-RateLimit-Remaining")
 _RESET: Final = (b"x-ratelimit-reset", b"X-RateLimit-Reset")
+#: What is remembered of all limits together; many clients are told the same.
+MAX_TOLD: Final = 2048
 _OURS: Final = {name: b"" for name, _ in (_POLICY, _STATE, _LIMIT, _REMAINING, _RESET)}
 
 
@@ -61,9 +61,9 @@ class RateLimit(Middleware):
 
     def render(self, request: GatewayRequest) -> Any:
         decision = self._take(self._key(request))
-        if isinstance(decision, Deferred):
-            return self.when(decision, request, self._decided)
-        return self._decided(decision, request)
+        if decision.__class__ is Decision:
+            return self._decided(decision, request)
+        return self.when(decision, request, self._decided)  # type: ignore[arg-type]
 
     def _decided(self, decision: Decision, request: GatewayRequest) -> Any:
         if decision.store_failed:
@@ -108,6 +108,10 @@ def _part(part: str, route_name: str) -> Callable[[GatewayRequest], bytes]:
     return {"ip": ip, "subject": subject, "route": route}.get(part, header)
 
 
+#: Fields by limit and numbers.
+_told: dict[tuple[object, ...], Fields] = {}
+
+
 class LimitHeaders:
     """The fields that tell a client about a limit (draft-ietf-httpapi-ratelimit-headers-11, and what came before it).
 
@@ -122,31 +126,31 @@ class LimitHeaders:
         self._policy = (*_POLICY, policy)
         self._limits = [(*_LIMIT, b"%d" % bucket.burst) for bucket in limit.buckets]
         self._format = b", ".join([quoted.replace(b"%", b"%%") + b";r=%d;t=%d"] * len(limit.buckets))
-        escaped = policy.replace(b"%", b"%%")
-        self._wires = [
-            b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (escaped, self._format)
-            + b"X-RateLimit-Limit: %b\r\nX-RateLimit-Remaining: %%d\r\nX-RateLimit-Reset: %%d\r\n" % burst
-            for _, _, burst in self._limits
-        ]
 
     def replace(self, decision: Decision, request: GatewayRequest) -> None:
         """Tell about ``decision``, instead of whatever a backend tells."""
         left, reset_s = decision.left, decision.reset_s
-        if len(left) == 1:
-            tightest = 0
-            numbers: tuple[int, ...] = (left[0], reset_s[0])
-        else:
-            tightest = min(range(len(left)), key=lambda index: (left[index], -reset_s[index]))
-            numbers = tuple(number for pair in zip(left, reset_s, strict=True) for number in pair)
-        fields = (
-            self._policy,
-            (*_STATE, self._format % numbers),
-            self._limits[tightest],
-            (*_REMAINING, b"%d" % left[tightest]),
-            (*_RESET, b"%d" % reset_s[tightest]),
+        key = (self, left[0], reset_s[0]) if len(left) == 1 else (self, *left, *reset_s)
+        fields = _told.get(key)
+        if fields is None:
+            fields = self._fields(left, reset_s)
+            if len(_told) >= MAX_TOLD:
+                _told.clear()
+            _told[key] = fields
+        request.response_headers = replaced(request.response_headers, fields.fields, _OURS, fields.wire)
+
+    def _fields(self, left: list[int], reset_s: list[int]) -> Fields:
+        tightest = min(range(len(left)), key=lambda index: (left[index], -reset_s[index]))
+        pairs = [number for pair in zip(left, reset_s, strict=True) for number in pair]
+        return Fields(
+            (
+                self._policy,
+                (*_STATE, self._format % tuple(pairs)),
+                self._limits[tightest],
+                (*_REMAINING, b"%d" % left[tightest]),
+                (*_RESET, b"%d" % reset_s[tightest]),
+            )
         )
-        wire = self._wires[tightest] % (*numbers, left[tightest], reset_s[tightest])
-        request.response_headers = replaced(request.response_headers, fields, _OURS, wire)
 
 
 def _quoted(name: str) -> bytes:

@@ -69,15 +69,21 @@ class Decision:
     @property
     def left(self) -> list[int]:
         """Whole tokens in each bucket."""
-        return [level // unit for level, (unit, _, _) in zip(self.levels, self.limit.numbers, strict=True)]
+        levels, numbers = self.levels, self.limit.numbers
+        if len(levels) == 1:
+            return [levels[0] // numbers[0][0]]
+        return [level // unit for level, (unit, _, _) in zip(levels, numbers, strict=True)]
 
     @property
     def reset_s(self) -> list[int]:
         """Seconds until each bucket is full, rounded up."""
-        per_s = self.limit.ticks_per_s
+        per_s, levels, numbers = self.limit.ticks_per_s, self.levels, self.limit.numbers
+        if len(levels) == 1:
+            _, refill, capacity = numbers[0]
+            return [-((levels[0] - capacity) // (refill * per_s))]
         return [
             -((level - capacity) // (refill * per_s))
-            for level, (_, refill, capacity) in zip(self.levels, self.limit.numbers, strict=True)
+            for level, (_, refill, capacity) in zip(levels, numbers, strict=True)
         ]
 
     @property
@@ -153,6 +159,16 @@ class Limit:
         if elapsed < 0:
             state[0] = now
             elapsed = 0
+        if len(state) == 2:  # most limits are one rate
+            unit, refill, capacity = self.numbers[0]
+            level = state[1] + elapsed * refill
+            if level > capacity:  # noqa: PLR1730 -- quicker than min
+                level = capacity
+            if level < unit:
+                return Decision(self, False, [level])
+            state[0] = now
+            state[1] = level = level - unit
+            return Decision(self, True, [level])
         levels = []
         allowed = True
         for position, (unit, refill, capacity) in enumerate(self.numbers, 1):

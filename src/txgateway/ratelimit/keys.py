@@ -33,6 +33,7 @@ def address_part(ip: str | None) -> bytes:
     return f"ip={address}".encode("ascii")
 
 
+@lru_cache(maxsize=_MAX_CACHED)
 def subject_part(subject: str) -> bytes:
     """An authenticated caller."""
     return b"subject=" + plain_part(subject)

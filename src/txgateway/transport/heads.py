@@ -21,7 +21,15 @@ from txgateway.errors import (
 )
 from txgateway.headers import connection_tokens, field_values
 from txgateway.transport.framing import FramingError, parse_content_length
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
+from txgateway.transport.interfaces import (
+    NO_BODY,
+    UNKNOWN_LENGTH,
+    Header,
+    HeaderList,
+    Headers,
+    RequestHead,
+    ServerLimits,
+)
 
 _BLANK = 0x20
 _END_OF_HEAD = b"\r\n\r\n"
@@ -68,7 +76,9 @@ class RequestHeadReader:
         "_complete",
         "_error",
         "_headers",
-        "_last",
+        "_last_fields",
+        "_last_headers",
+        "_last_keep_alive",
         "_last_section",
         "_limits",
         "_parser",
@@ -85,8 +95,11 @@ class RequestHeadReader:
         self._url = b""
         self._complete = 0
         self._error: httptools.HttpParserError | None = None  # found before the request line was complete
-        self._last: RequestHead | None = None
+        # The last head that may come again, by its section; its fields by name are made when it does.
         self._last_section = b""
+        self._last_headers: tuple[Header, ...] = ()
+        self._last_fields: dict[bytes, bytes] | None = None
+        self._last_keep_alive = True
         self.renew()
 
     def renew(self) -> None:
@@ -146,9 +159,8 @@ class RequestHeadReader:
         Returns:
             None if it is anything else; nothing of it has been read then.
         """
-        last = self._last
         line = data.find(b"\r\n")
-        if last is None or data[line:] != self._last_section or len(data) > self._small:
+        if data[line:] != self._last_section or len(data) > self._small:
             return None
         try:
             self._parser.feed_data(data[:line] + _END_OF_HEAD)
@@ -164,7 +176,13 @@ class RequestHeadReader:
             self._headers = []
             self.renew()
             return None
-        return RequestHead(method, url, last.version, last.headers, last.fields.copy(), NO_BODY, last.keep_alive, b"")
+        headers, fields = self._last_headers, self._last_fields
+        if fields is None:
+            fields = {lowered: value for lowered, _, value in headers}
+            if b"connection" in fields:
+                _join_connection(headers, fields)
+            self._last_fields = fields
+        return RequestHead(method, url, b"HTTP/1.1", headers, fields.copy(), NO_BODY, self._last_keep_alive, b"")
 
     def _feed_whole(self, data: bytes) -> RequestHead | None:
         """Take ``data`` for exactly one request without a body, as most reads are, and save the search for its end.
@@ -184,10 +202,8 @@ class RequestHeadReader:
                     request = self._made(data, fields)
                     self.partial = b""
                     if request.version == b"HTTP/1.1" and not request.upgrade and request.method != b"CONNECT":
-                        self._last = RequestHead(
-                            b"", b"", request.version, request.headers, fields.copy(), NO_BODY, request.keep_alive, b""
-                        )
-                        self._last_section = data[data.find(b"\r\n") :]
+                        self._last_headers, self._last_keep_alive = request.headers, request.keep_alive
+                        self._last_section, self._last_fields = data[data.find(b"\r\n") :], None
                     return request
         self._headers, self._url, self._complete = [], b"", 0
         self.renew()
@@ -345,13 +361,17 @@ def _check_transfer_encoding(version: bytes, fields: dict[bytes, bytes]) -> None
         raise BadRequest("a transfer coding other than chunked")
 
 
-def _connection(version: bytes, headers: HeaderList, fields: dict[bytes, bytes]) -> tuple[bool, bytes]:
-    fields[b"connection"] = joined = b",".join(field_values(headers, b"connection"))
-    tokens = connection_tokens(joined)
+def _connection(version: bytes, headers: Headers, fields: dict[bytes, bytes]) -> tuple[bool, bytes]:
+    tokens = connection_tokens(_join_connection(headers, fields))
     if version == b"HTTP/1.0":
         return b"keep-alive" in tokens and b"close" not in tokens, b""
     upgrade = fields.get(b"upgrade", b"") if b"upgrade" in tokens else b""
     return b"close" not in tokens, upgrade
+
+
+def _join_connection(headers: Headers, fields: dict[bytes, bytes]) -> bytes:
+    fields[b"connection"] = joined = b",".join(field_values(headers, b"connection"))
+    return joined
 
 
 def _refusal(exc: httptools.HttpParserError, head: bytes) -> GatewayError:

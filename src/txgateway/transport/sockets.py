@@ -42,7 +42,8 @@ class _ImmediateWrites:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._outbox = getattr(self.reactor, "outbox", None)
+        # A client for which there was no socket has no reactor either.
+        self._outbox = getattr(getattr(self, "reactor", None), "outbox", None)
 
     def write(self: Any, data: bytes) -> None:
         """Send ``data`` now, or in this turn, as far as the socket takes it; queue the rest."""
