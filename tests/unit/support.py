@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from ipaddress import ip_address
+from collections.abc import Callable, Mapping
 from itertools import count
 from random import Random
 from typing import Any
 
 import orjson
-from attrs import frozen
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
-from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from zope.interface import implementer
 
 from txgateway.config import load
 from txgateway.errors import GatewayError, UpstreamConnectFailed
@@ -34,171 +24,39 @@ from txgateway.request import GatewayRequest
 from txgateway.security import Security
 from txgateway.telemetry.metrics import RequestMetrics
 from txgateway.telemetry.tracing import Tracing
+from txgateway.testing.clients import DATE, EPOCH_S, MemoryClient, message, server_factory
+from txgateway.testing.doubles import RecordingBody as Body
+from txgateway.testing.doubles import RecordingInner as Inner
+from txgateway.testing.doubles import StubChannel, logged_failures, stub_request
+from txgateway.testing.memory import MemoryTransport, address
+from txgateway.testing.reading import WireResponse as Response
+from txgateway.testing.reading import read_responses
 from txgateway.transport.http1_client import Http1ClientConnection
-from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.http1_server import Http1ServerConnection
-from txgateway.transport.interfaces import RequestHead, ServerLimits
+from txgateway.transport.interfaces import ServerLimits
 from txgateway.transport.wheel import TICK_S, TimerWheel
 
-#: Of every ``Date`` field that the gateway makes here.
-EPOCH_S = 1_800_000_000.0
-DATE = b"Fri, 15 Jan 2027 08:00:00 GMT"
-_BUFFER_BYTES = 65536
-
-
-def address(host: str, port: int) -> IAddress:
-    """A TCP address of the right family."""
-    return (IPv4Address if ip_address(host).version == 4 else IPv6Address)("TCP", host, port)
-
-
-class MemoryTransport:
-    """A TCP transport without a socket; the test is the far end.
-
-    As with Twisted's, losing a connection is reported later, a registered producer holds up an orderly close, and
-    bytes for a paused protocol wait.
-
-    Attributes:
-        taken: what the far end has received.
-        unsent: what waits in the send buffer, while the far end is slow.
-        takes: the far end reads as fast as it can.
-        is_reading: the protocol is not paused.
-        half_closed: our sending side is closed.
-        closed: the connection is gone, in whichever way.
-        aborted: by ``abortConnection``.
-        writes: number of non-empty writes.
-    """
-
-    def __init__(self, clock: Clock, peer: str = "127.0.0.1", port: int = 8000) -> None:
-        self.clock = clock
-        self.taken = b""
-        self.unsent = b""
-        self.takes = True
-        # Any: mypy takes an attribute that was asserted once for unchanged by what happens next.
-        self.is_reading: Any = True
-        self.half_closed: Any = False
-        self.closed: Any = False
-        self.aborted: Any = False
-        self.writes = 0
-        self.protocol: Any = None
-        self.producer: Any = None
-        self._peer, self._host = address(peer, 50000), address("127.0.0.1", port)
-        self._incoming: list[bytes | Exception] = []
-        self._disconnecting = self._half_closing = self._producer_paused = False
-
-    # --- the protocol's side ---
-
-    def write(self, data: bytes) -> None:
-        assert isinstance(data, bytes)
-        if self.closed or self.half_closed or self.aborted or not data:
-            return
-        self.writes += 1
-        if self.takes and not self.unsent:
-            self.taken += data
-            return
-        self.unsent += data
-        if len(self.unsent) > _BUFFER_BYTES and self.producer is not None:
-            self._producer_paused = True
-            self.producer.pauseProducing()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        assert self.producer is None
-        assert streaming
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-        self._close_if_done()
-
-    def pauseProducing(self) -> None:
-        self.is_reading = False
-
-    def resumeProducing(self) -> None:
-        self.is_reading = True
-        self.clock.callLater(0, self._deliver)
-
-    def loseConnection(self) -> None:
-        self._disconnecting = True
-        self.is_reading = False
-        self._close_if_done()
-
-    def loseWriteConnection(self) -> None:
-        self._half_closing = True
-        self._close_if_done()
-
-    def abortConnection(self) -> None:
-        if not self.aborted and not self.closed:
-            self.aborted = True
-            self.unsent = b""
-            self.clock.callLater(0, self._lose, ConnectionAborted())
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        pass
-
-    def getPeer(self) -> IAddress:
-        return self._peer
-
-    def getHost(self) -> IAddress:
-        return self._host
-
-    def getHandle(self) -> None:
-        return None
-
-    def unsent_bytes(self) -> int:
-        return len(self.unsent)
-
-    # --- the far end ---
-
-    def send(self, data: bytes) -> None:
-        """The far end sends ``data``."""
-        if data:
-            self._incoming.append(data)
-            self._deliver()
-
-    def end(self, reason: Exception | None = None) -> None:
-        """The far end closes (or resets, with another ``reason`` than ConnectionDone)."""
-        self._incoming.append(reason or ConnectionDone())
-        self._deliver()
-
-    def reset(self) -> None:
-        """The far end resets the connection; noticed at once."""
-        self._lose(ConnectionLost())
-
-    def take(self, size: int | None = None) -> None:
-        """A slow far end receives up to ``size`` bytes of what waits for it."""
-        size = len(self.unsent) if size is None else size
-        self.taken += self.unsent[:size]
-        self.unsent = self.unsent[size:]
-        if not self.unsent:
-            if self._producer_paused and self.producer is not None:
-                self._producer_paused = False
-                self.producer.resumeProducing()
-            self._close_if_done()
-
-    def received(self) -> bytes:
-        """What came since the last call."""
-        data, self.taken = self.taken, b""
-        return data
-
-    def _deliver(self) -> None:
-        while self._incoming and self.is_reading and not self.closed and not self.aborted:
-            item = self._incoming.pop(0)
-            if isinstance(item, bytes):
-                self.protocol.dataReceived(item)
-            else:
-                self._lose(item)
-
-    def _close_if_done(self) -> None:
-        if self.unsent or self.closed:
-            return
-        if self._half_closing:
-            self.half_closed = True
-        if self._disconnecting and self.producer is None:
-            self.clock.callLater(0, self._lose, ConnectionDone())
-
-    def _lose(self, reason: Exception) -> None:
-        if not self.closed:
-            self.closed = True
-            self.protocol.connectionLost(Failure(reason))
+__all__ = [
+    "DATE",
+    "EPOCH_S",
+    "Body",
+    "Inner",
+    "MemoryClient",
+    "MemoryDialer",
+    "MemoryGateway",
+    "MemoryTarget",
+    "MemoryTransport",
+    "Records",
+    "Response",
+    "Server",
+    "StubChannel",
+    "address",
+    "logged_failures",
+    "message",
+    "read_responses",
+    "server_factory",
+    "stub_request",
+]
 
 
 class MemoryTarget:
@@ -299,43 +157,6 @@ class _Dial:
         for call in self.dialer.clock.getDelayedCalls():
             if call.args == (self.receiver,):
                 call.cancel()
-
-
-class MemoryClient:
-    """A connection as the client sees it."""
-
-    def __init__(self, clock: Clock, factory: Http1ServerFactory, peer: str = "127.0.0.1") -> None:
-        self.clock = clock
-        self.transport = MemoryTransport(clock, peer)
-        connection = factory.buildProtocol(None)
-        assert isinstance(connection, Http1ServerConnection)
-        self.connection = connection
-        self.transport.protocol = connection
-        connection.makeConnection(self.transport)
-
-    def send(self, *reads: bytes) -> MemoryClient:
-        """Bytes arrive at the gateway, one read each."""
-        for data in reads:
-            self.transport.send(data)
-        self.clock.advance(0)
-        return self
-
-    def leave(self) -> None:
-        """Reset the connection."""
-        self.transport.reset()
-        self.clock.advance(0)
-
-    def end(self) -> None:
-        self.transport.end()
-        self.clock.advance(0)
-
-    def received(self) -> bytes:
-        return self.transport.received()
-
-    def response(self, method: bytes = b"GET") -> Response:
-        """The one response that came since the last look."""
-        (response,) = read_responses(self.received(), [method])
-        return response
 
 
 class Records(list[Any]):
@@ -466,29 +287,6 @@ class MemoryGateway:
         assert not [item for item in self.wheel._fine if not isinstance(item, Http1ServerConnection)]
 
 
-def server_factory(
-    clock: Clock,
-    wheel: TimerWheel,
-    dispatch: Callable[[Any], None],
-    refuse: Callable[[Any, GatewayError], None] | None = None,
-    metrics: RequestMetrics | None = None,
-    limits: ServerLimits | None = None,
-    max_connections: int = 100,
-) -> Http1ServerFactory:
-    """A listener's factory around ``dispatch``."""
-    return Http1ServerFactory(
-        GatewayRequest,
-        dispatch,
-        refuse or (lambda request, error: request.fail(error)),
-        limits or ServerLimits(),
-        max_connections,
-        wheel,
-        clock,
-        lambda: EPOCH_S,
-        metrics or RequestMetrics(),
-    )
-
-
 class Server:
     """A server transport alone: what it dispatches is kept, and answered by the test.
 
@@ -527,222 +325,3 @@ class Server:
     def wait(self, seconds: float) -> None:
         for _ in range(round(seconds / TICK_S)):
             self.clock.advance(TICK_S)
-
-
-class Body:
-    """A body consumer that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.pieces = 0
-        self.trailers: list[tuple[bytes, bytes]] | None = None
-
-    def body_received(self, data: bytes) -> None:
-        assert self.trailers is None
-        self.data += data
-        self.pieces += 1
-
-    def body_ended(self, trailers: Any) -> None:
-        assert self.trailers is None
-        self.trailers = [(name, value) for _, name, value in trailers]
-
-
-class StubChannel:
-    """A server channel that keeps what a request tells it."""
-
-    def __init__(self, seconds: Callable[[], float] = lambda: 0.0) -> None:
-        self.seconds = seconds
-        self.peer_ip = "192.0.2.1"
-        self.scheme = b"http"
-        self.local_port = 80
-        self.client_certificate = b""
-        self.forwarded: dict[bytes, Any] = {}
-        self.write_blocked = False
-        self.events: list[tuple[Any, ...]] = []
-        self.ends_well = True
-        self.factory = self
-        self.clock = Clock()
-        self.transport = MemoryTransport(self.clock)
-
-    def names(self) -> list[str]:
-        return [event[0] for event in self.events]
-
-    def send_head(self, status: int, reason: bytes, headers: Any, length: int) -> None:
-        self.events.append(("head", status, reason, [(name, value) for _, name, value in headers], length))
-
-    def send_body(self, data: bytes) -> None:
-        self.events.append(("body", data))
-
-    def send_end(self, trailers: Any) -> bool:
-        self.events.append(("end",))
-        return self.ends_well
-
-    def send_informational(self, status: int, headers: Any) -> None:
-        self.events.append(("informational", status))
-
-    def send_switching(self, headers: Any) -> None:
-        self.events.append(("switching", [(name, value) for _, name, value in headers]))
-
-    def become_tunnel(self, tunnel: Any) -> bytes:
-        self.events.append(("tunnel", tunnel))
-        return b"early"
-
-    def send_continue(self) -> None:
-        self.events.append(("continue",))
-
-    def pause_body(self) -> None:
-        self.events.append(("pause",))
-
-    def resume_body(self) -> None:
-        self.events.append(("resume",))
-
-    def close_when_idle(self) -> None:
-        self.events.append(("close when idle",))
-
-    def reset(self) -> None:
-        self.events.append(("reset",))
-
-    def flush(self) -> None:
-        pass
-
-
-def stub_request(
-    method: bytes = b"GET",
-    target: bytes = b"/",
-    fields: Mapping[bytes, bytes] | None = None,
-    length: int = -1,
-    version: bytes = b"HTTP/1.1",
-    channel: StubChannel | None = None,
-) -> GatewayRequest:
-    """A request over a :class:`StubChannel`, as it comes from the transport."""
-    headers = tuple((name.lower(), name, value) for name, value in (fields or {b"Host": b"a"}).items())
-    head = RequestHead(method, target, version, headers, {low: value for low, _, value in headers}, length, True, b"")
-    request = GatewayRequest(channel or StubChannel(), head)
-    request.body_complete = length in {-1, 0}
-    return request
-
-
-class Inner:
-    """What a middleware wraps: keeps the request, answers 204."""
-
-    def __init__(self) -> None:
-        self.requests: list[GatewayRequest] = []
-
-    def render(self, request: GatewayRequest) -> int:
-        self.requests.append(request)
-        return 1
-
-
-def message(
-    path: bytes = b"/", *fields: bytes, method: bytes = b"GET", version: bytes = b"HTTP/1.1", body: bytes = b""
-) -> bytes:
-    """A request as bytes, with ``Host: a`` first."""
-    return b"\r\n".join((method + b" " + path + b" " + version, b"Host: a", *fields, b"", body))
-
-
-# --- reading responses ----------------------------------------------------------------------------------------------
-
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [\t\x20-\x7e]*")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t\x20-\x7e\x80-\xff]*)")
-
-
-@frozen
-class Response:
-    """A response as a strict reader understands it."""
-
-    status: int
-    fields: list[tuple[bytes, bytes]]
-    body: bytes
-    trailers: list[tuple[bytes, bytes]]
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value of the one field of this lowered name."""
-        values = [value for field, value in self.fields if field.lower() == name]
-        assert len(values) <= 1, values
-        return values[0] if values else None
-
-    @property
-    def problem(self) -> Any:
-        """The problem document in the body."""
-        assert self.get(b"content-type") == b"application/problem+json"
-        return orjson.loads(self.body)
-
-
-def read_responses(data: bytes, methods: list[bytes] | None = None) -> list[Response]:
-    """All responses in ``data``, which must hold whole ones only; informational ones included.
-
-    Args:
-        methods: of the requests, in order; GET where missing.
-    """
-    responses: list[Response] = []
-    methods = list(methods or [])
-    while data:
-        head, end, data = data.partition(b"\r\n\r\n")
-        assert end, f"no whole head in {head!r}"
-        line, *lines = head.split(b"\r\n")
-        found = _STATUS_LINE.fullmatch(line)
-        assert found is not None, line
-        status = int(found[1])
-        fields = _read_fields(lines)
-        response = Response(status, fields, b"", [])
-        if status < 200:
-            responses.append(response)
-            continue
-        method = methods.pop(0) if methods else b"GET"
-        body = b""
-        trailers: list[tuple[bytes, bytes]] = []
-        if method != b"HEAD" and status not in {204, 304}:
-            body, trailers, data = _read_body(response, data)
-        responses.append(Response(status, fields, body, trailers))
-    return responses
-
-
-def _read_fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
-    found = [_FIELD.fullmatch(line) for line in lines]
-    assert all(found), lines
-    return [(match[1], match[2]) for match in found if match is not None]
-
-
-def _read_body(response: Response, data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
-    length = response.get(b"content-length")
-    if response.get(b"transfer-encoding") is not None:
-        assert length is None
-        return _read_chunked(data)
-    if length is None:
-        return data, [], b""
-    assert len(data) >= int(length), "body is cut off"
-    return data[: int(length)], [], data[int(length) :]
-
-
-def _read_chunked(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes]:
-    body = b""
-    while True:
-        line, end, data = data.partition(b"\r\n")
-        assert end, "chunked body is cut off"
-        size = int(line, 16)
-        if not size:
-            break
-        assert data[size : size + 2] == b"\r\n", "chunked body is cut off"
-        body, data = body + data[:size], data[size + 2 :]
-    if data.startswith(b"\r\n"):
-        return body, [], data[2:]
-    section, end, data = data.partition(b"\r\n\r\n")
-    assert end, "trailers are cut off"
-    return body, _read_fields(section.split(b"\r\n")), data
-
-
-@contextmanager
-def logged_failures() -> Iterator[list[LogEvent]]:
-    """What is logged at level error or worse meanwhile."""
-    events: list[LogEvent] = []
-
-    @implementer(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") in {LogLevel.error, LogLevel.critical}:
-            events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield events
-    finally:
-        globalLogPublisher.removeObserver(observe)
