@@ -40,6 +40,7 @@ def makeService(options: Options) -> Service:
         configuration = load(os.environ)
         check_resources(configuration)
         inherited = _inherited(configuration) if assignment is None else ()
+        notifier = _notifier() if assignment is None else None
     except ConfigurationError as error:
         os.write(2, "".join(f"{problem}\n" for problem in error.problems).encode("utf-8", "backslashreplace"))
         raise SystemExit(EX_CONFIG) from None
@@ -51,13 +52,20 @@ def makeService(options: Options) -> Service:
         member = Member(assignment, reactor)
         member.join()
         return GatewayService(configuration, reactor, member=member, **common)
-    common |= {"inherited": inherited, "notifier": systemd.Notifier.taken_from(os.environ)}
+    common |= {"inherited": inherited, "notifier": notifier}
     workers = worker_count(configuration.settings.workers)
     if workers > 1:
         from txgateway.workers.supervisor import SupervisorService
 
         return SupervisorService(configuration, reactor, workers, sys.argv, **common)
     return GatewayService(configuration, reactor, **common)
+
+
+def _notifier() -> systemd.Notifier:
+    try:
+        return systemd.Notifier.taken_from(os.environ, os.getpid())
+    except ValueError as exc:
+        raise ConfigurationError([Problem("WATCHDOG_USEC", None, str(exc))]) from exc
 
 
 def _inherited(configuration: Configuration) -> tuple[int, ...]:

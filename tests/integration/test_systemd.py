@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +18,9 @@ import pytest
 import trustme
 from tests.integration.backend import Exchange, ScriptedBackend
 from tests.integration.client import Client
+from tests.integration.crew import Crew
 from tests.integration.harness import PATIENCE_S, Gateway, NotStarted, free_port, routes, wait_until
+from tests.integration.reloads import FAILED, ReloadingGateway, document, fixed
 from tests.integration.secure import TlsClient, certificate_variables, client_context
 
 HELLO = routes({"routes": [{"name": "all", "path": "/", "response": {"body": "hello"}}]})
@@ -235,6 +239,90 @@ def test_stopping_is_said_when_the_drain_begins(tmp_path: Path) -> None:
         assert manager.is_told_nothing()
 
 
+def monotonic_of(told: list[str]) -> int:
+    """Microseconds of the message that a reload has begun."""
+    word, moment, _ = told
+    name, _, text = moment.partition("=")
+    assert (word, name) == ("RELOADING=1", "MONOTONIC_USEC")
+    return int(text)
+
+
+def test_a_reload_is_told_from_its_begin_to_its_end_whatever_comes_of_it(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {"NOTIFY_SOCKET": manager.address}
+        with ReloadingGateway(tmp_path, document(fixed("a", "one")), environment) as gateway:
+            assert manager.next()[0] == "READY=1"
+            gateway.write(document(fixed("a", "two"), fixed("b", "new")))
+            before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            gateway.hang_up()
+            begun = manager.next()
+            assert before <= monotonic_of(begun) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            assert manager.next() == ["READY=1", "STATUS=2 routes, 0 backends"]
+            assert gateway.get("/a").body == b"two"  # it is over when it is said to be
+            gateway.write("nonsense")
+            gateway.hang_up()
+            assert manager.next()[0] == "RELOADING=1"
+            word, status = manager.next()
+            assert (word, status.partition(": ")[0]) == ("READY=1", f"STATUS={FAILED}")
+            assert gateway.get("/b").body == b"new"
+        assert manager.next()[0] == "STOPPING=1"
+        assert manager.is_told_nothing()
+
+
+def test_reloads_that_are_asked_for_at_once_end_once(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {"NOTIFY_SOCKET": manager.address}
+        with ReloadingGateway(tmp_path, document(fixed("a", "one")), environment) as gateway:
+            manager.next()
+            gateway.hang_up()
+            assert manager.next()[0] == "RELOADING=1"
+            gateway.write(document(fixed("a", "two")))
+            gateway.hang_up()  # while the first one is under way
+            told = [manager.next()]
+            while told[-1][0] == "RELOADING=1":
+                told.append(manager.next())
+            assert len(told) > 1
+            assert gateway.get("/a").body == b"two"
+        assert manager.next()[0] == "STOPPING=1"
+        assert manager.is_told_nothing()
+
+
+def test_signs_of_life_are_given_from_the_start_through_the_drain(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {
+            **HELLO,
+            "NOTIFY_SOCKET": manager.address,
+            "WATCHDOG_USEC": "100000",
+            "GATEWAY_DRAIN_DELAY": "1h",
+        }
+        with Gateway(tmp_path, environment) as gateway:
+            heard = [manager.next() for _ in range(6)]
+            assert sorted(told[0] for told in heard) == ["READY=1"] + ["WATCHDOG=1"] * 5
+            os.kill(gateway.pid, signal.SIGTERM)
+            while manager.next()[0] != "STOPPING=1":
+                pass
+            assert [manager.next() for _ in range(2)] == [["WATCHDOG=1"]] * 2
+            gateway.stop()
+
+
+@pytest.mark.parametrize("variables", [{}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}])
+def test_signs_of_life_that_are_not_asked_of_this_process_are_not_given(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    with Manager(tmp_path) as manager:
+        with Gateway(tmp_path, {**HELLO, **variables, "NOTIFY_SOCKET": manager.address}) as gateway:
+            assert manager.next()[0] == "READY=1"
+            assert asked(gateway.port) == (200, b"hello")
+        assert manager.next()[0] == "STOPPING=1"
+        assert manager.is_told_nothing()
+
+
+def test_a_watchdog_s_time_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotStarted, match="status 78") as refused:
+        Gateway(tmp_path, {**HELLO, "WATCHDOG_USEC": "soon"}).start()
+    assert "WATCHDOG_USEC: 'soon' is not accepted: expected a number of microseconds above zero" in str(refused.value)
+
+
 def test_a_manager_that_does_not_listen_keeps_nothing_from_working(tmp_path: Path) -> None:
     with Gateway(tmp_path, {**HELLO, "NOTIFY_SOCKET": str(tmp_path / "nobody")}) as gateway:
         line = gateway.wait_for_line(word="READY=1")
@@ -258,6 +346,41 @@ def test_workers_accept_from_what_their_supervisor_was_given_and_it_alone_speaks
             wait_until(lambda: len(gateway.status()["workers"]) == 2, "two workers")
             for worker in gateway.status()["workers"]:
                 variables = Path(f"/proc/{worker['pid']}/environ").read_bytes().split(b"\0")
-                assert not [one for one in variables if one.startswith((b"LISTEN_", b"NOTIFY_"))]
+                assert not [one for one in variables if one.startswith((b"LISTEN_", b"NOTIFY_", b"WATCHDOG_"))]
         assert manager.next() == ["STOPPING=1", "STATUS=draining"]
         assert manager.is_told_nothing()
+
+
+def test_a_reload_of_workers_is_over_when_it_is_over_for_all(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        path = tmp_path / "routes.json"
+        path.write_text(json.dumps(document(fixed("a", "one"))), encoding="utf-8")
+        environment = {"GATEWAY_ROUTES_FILE": str(path), "NOTIFY_SOCKET": manager.address}
+        with Crew(tmp_path, environment) as gateway:
+            assert manager.next()[0] == "READY=1"
+            clients = [client for (client,) in gateway.clients(each=1).values()]
+            path.write_text(json.dumps(document(fixed("a", "two"))), encoding="utf-8")
+            os.kill(gateway.pid, signal.SIGHUP)
+            monotonic_of(manager.next())
+            assert manager.next() == ["READY=1", "STATUS=1 routes, 0 backends"]
+            for client in clients:
+                client.send(b"GET /a HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
+                assert client.read_response().body == b"two"
+            path.write_text("nonsense", encoding="utf-8")
+            os.kill(gateway.pid, signal.SIGHUP)
+            monotonic_of(manager.next())
+            word, status = manager.next()  # both workers say the same, which is said once
+            assert (word, status.count(FAILED)) == ("READY=1", 1)
+        assert manager.next()[0] == "STOPPING=1"
+        assert manager.is_told_nothing()
+
+
+def test_the_supervisor_alone_gives_signs_of_life(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {**HELLO, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000"}
+        with Crew(tmp_path, environment) as gateway:
+            while manager.next() != ["WATCHDOG=1"]:
+                pass
+            for pid in gateway.pids():
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                assert not [one for one in variables if one.startswith((b"NOTIFY_", b"WATCHDOG_"))]

@@ -17,6 +17,9 @@ def test_units_belong_together() -> None:
     assert service["ExecStart"] == ["/opt/txgateway/bin/twistd -n --pidfile= gateway"]
     assert service["ExecReload"] == ["kill -HUP $MAINPID"]
     assert service["RestartPreventExitStatus"] == ["78"]
+    # Whoever does not give signs of life is started again.
+    assert service["WatchdogSec"] == ["30s"]
+    assert service["Restart"] == ["on-failure"]
     settings = load(systemd_environment() | {"GATEWAY_ROUTES_FILE": str(TOP / "examples" / "routes.toml")}).settings
     assert sockets["ListenStream"] == [str(settings.port)]
     assert settings.redirect_port is None

@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.logs import logged_events
+from twisted.internet.task import Clock
 
-from txgateway.systemd import Notifier, first_environment, listeners_from, send_datagram, take_descriptors
+from txgateway.systemd import (
+    MIN_BEAT_S,
+    PATIENCE_S,
+    Notifier,
+    first_environment,
+    listeners_from,
+    send_datagram,
+    take_descriptors,
+    take_watchdog_s,
+)
 
 PID = 4711
 
@@ -96,10 +106,12 @@ class Manager:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.told: list[tuple[str, str]] = []
+        self.patience: list[float] = []
         self.error = error
 
-    def __call__(self, address: str, message: bytes) -> None:
+    def __call__(self, address: str, message: bytes, patience_s: float) -> None:
         self.told.append((address, message.decode()))
+        self.patience.append(patience_s)
         if self.error is not None:
             raise self.error
 
@@ -142,9 +154,133 @@ def test_a_manager_that_cannot_be_told_is_a_line_of_the_log(error: Exception) ->
 
 def test_the_variable_is_taken_so_that_children_do_not_have_it() -> None:
     environ = {"NOTIFY_SOCKET": "/run/notify", "PATH": "/bin"}
-    Notifier.taken_from(environ)
+    Notifier.taken_from(environ, PID)
     assert environ == {"PATH": "/bin"}
-    Notifier.taken_from(environ).ready("to nobody")
+    Notifier.taken_from(environ, PID).ready("to nobody")
+
+
+def words(manager: Manager) -> list[str]:
+    """The first line of each message."""
+    return [message.partition("\n")[0] for _, message in manager.told]
+
+
+def test_a_reload_is_told_with_the_time_of_its_begin_and_with_its_end() -> None:
+    manager = Manager()
+    now_ns = iter([1_234_567_999, 2_000_000_000])
+    notifier = Notifier("/run/notify", manager, monotonic_ns=lambda: next(now_ns))
+    notifier.ready("now")
+    notifier.reloading()
+    notifier.reloading()  # asked again before it was over
+    notifier.reloaded("3 routes")
+    notifier.reloaded("of which nobody was told")
+    assert [message for _, message in manager.told[1:]] == [
+        "RELOADING=1\nMONOTONIC_USEC=1234567\nSTATUS=reloading\n",
+        "RELOADING=1\nMONOTONIC_USEC=2000000\nSTATUS=reloading\n",
+        "READY=1\nSTATUS=3 routes\n",
+    ]
+
+
+def test_a_reload_before_the_service_is_ready_does_not_make_it_look_ready() -> None:
+    manager = Manager()
+    notifier = Notifier("/run/notify", manager)
+    notifier.reloading()
+    notifier.reloaded("too early")
+    assert not manager.told
+    notifier.reloading()
+    notifier.ready("now")
+    notifier.reloaded("the manager knows of none")
+    assert words(manager) == ["READY=1"]
+
+
+def test_who_has_begun_to_stop_tells_of_no_reload() -> None:
+    manager = Manager()
+    notifier = Notifier("/run/notify", manager)
+    notifier.ready("now")
+    notifier.reloading()
+    notifier.stopping("draining")
+    notifier.reloaded("late")
+    notifier.reloading()
+    assert words(manager) == ["READY=1", "RELOADING=1", "STOPPING=1"]
+
+
+def test_a_line_for_people_fits_into_what_the_manager_reads() -> None:
+    manager = Manager()
+    Notifier("/run/notify", manager).ready("\N{SNOWMAN}" * 5000)
+    assert len(manager.told[0][1].encode()) < 4096
+
+
+def test_signs_of_life_come_twice_in_the_time_until_the_very_end() -> None:
+    manager, clock = Manager(), Clock()
+    notifier = Notifier("/run/notify", manager, 10.0)
+    notifier.live(clock)
+    assert manager.told == [("/run/notify", "WATCHDOG=1\n")]
+    clock.pump([1.0] * 14)
+    assert len(manager.told) == 3
+    notifier.stopping("draining")
+    clock.pump([1.0] * 5)
+    assert words(manager) == ["WATCHDOG=1"] * 3 + ["STOPPING=1", "WATCHDOG=1"]
+    assert manager.patience == [0.0] * 3 + [PATIENCE_S, 0.0]  # nobody's request waits for a sign of life
+    notifier.end()
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(("address", "watchdog_s"), [(None, 10.0), ("/run/notify", 0.0)])
+def test_signs_of_life_that_nobody_waits_for_are_not_given(address: str | None, watchdog_s: float) -> None:
+    manager, clock = Manager(), Clock()
+    notifier = Notifier(address, manager, watchdog_s)
+    notifier.live(clock)
+    assert not clock.getDelayedCalls()
+    notifier.end()
+    assert not manager.told
+
+
+def test_an_impatient_manager_keeps_nobody_busy() -> None:
+    manager, clock = Manager(), Clock()
+    Notifier("/run/notify", manager, 1e-6).live(clock)
+    clock.pump([MIN_BEAT_S / 4] * 8)
+    assert len(manager.told) == 3
+
+
+def test_signs_of_life_go_on_when_one_cannot_be_given_and_the_log_says_so_once() -> None:
+    manager, clock = Manager(OSError("full")), Clock()
+    notifier = Notifier("/run/notify", manager, 10.0)
+    with logged_events() as events:
+        notifier.live(clock)
+        clock.pump([5.0] * 3)
+        notifier.ready("now")
+        manager.error = None
+        clock.advance(5.0)
+        manager.error = OSError("full again")
+        clock.pump([5.0] * 2)
+    assert len(manager.told) == 8
+    assert [(event["word"], event["problem"]) for event in events] == [
+        ("WATCHDOG=1", "full"),
+        ("READY=1", "full"),
+        ("WATCHDOG=1", "full again"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected_s"),
+    [
+        ({}, 0.0),
+        ({"WATCHDOG_PID": str(PID)}, 0.0),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(PID)}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(PID + 1)}, 0.0),
+        ({"WATCHDOG_USEC": "nonsense", "WATCHDOG_PID": str(PID + 1)}, 0.0),
+    ],
+)
+def test_the_watchdog_s_time_is_taken_if_it_is_for_this_process(variables: dict[str, str], expected_s: float) -> None:
+    environ = {**variables, "PATH": "/bin"}
+    assert take_watchdog_s(environ, PID) == expected_s
+    assert environ == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "\u0661", "9" * 20])
+def test_a_watchdog_s_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a number of microseconds above zero"):
+        take_watchdog_s({"WATCHDOG_USEC": text}, PID)
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])
@@ -155,6 +291,15 @@ def test_datagrams_go_to_paths_and_to_abstract_names(tmp_path: Path, is_abstract
         send_datagram(f"@{path}" if is_abstract else path, b"READY=1")
         receiver.setblocking(False)
         assert receiver.recv(100) == b"READY=1"
+
+
+def test_a_socket_that_is_full_is_not_waited_for_where_there_is_no_patience(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        with pytest.raises(BlockingIOError):
+            for _ in range(100_000):
+                send_datagram(path, b"WATCHDOG=1", 0.0)
 
 
 def test_other_addresses_are_refused() -> None:

@@ -90,6 +90,7 @@ class Child:
         restarts: processes but the first.
         totals, backends, snapshot, status: what it said last, None if nothing yet.
         unanswered: questions that were not answered in time, so far.
+        result: of its last reload, a line for people.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Child:
         self._ready_at: float | None = None
         self._is_connected = False
         self._stops = 0
+        self._reload = self._reloaded = 0
         self.state: State = "dead"
         self.restarts = 0
         self.unanswered = 0
@@ -124,6 +126,7 @@ class Child:
         self.backends: list[Any] | None = None
         self.snapshot: Any = None
         self.status: Mapping[str, Any] | None = None
+        self.result = ""
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -136,6 +139,11 @@ class Child:
     def is_connected(self) -> bool:
         """Whether it can be told something."""
         return self._is_connected
+
+    @property
+    def is_reloading(self) -> bool:
+        """Whether it owes the end of a reload: one that drains or has ended does not."""
+        return self._reloaded < self._reload and self.is_alive and self.state in {"starting", "ready"}
 
     @property
     def ready_s(self) -> float:
@@ -191,6 +199,13 @@ class Child:
             self.send({"is": "stop", "times": times})
         elif self._running is not None:
             self._running.signal(signal.SIGTERM)
+
+    def reload(self, times: int) -> None:
+        """Tell it to read its configuration again, for the ``times``-th time of all; later if it cannot be told yet."""
+        if self._running is not None:
+            self._reload = times
+            if self._is_connected:
+                self.send({"is": "reload", "times": times})
 
     def kill(self) -> None:
         """It has not stopped in time."""
@@ -256,6 +271,8 @@ class Child:
             self.state, self._ready_at = "ready", self._clock.seconds()
         elif kind == "draining":
             self.state = "draining"
+        elif kind == "reloaded":
+            self._reloaded, self.result = message["times"], message["status"]
         elif kind == "last":
             self.snapshot, self.status = _finite(message["snapshot"]), message["status"]
         if "totals" in message:
@@ -269,6 +286,8 @@ class Child:
         signals, self._signals = self._signals, set()
         for number in signals:
             self.signal(number)
+        if self._reloaded < self._reload:
+            self.send({"is": "reload", "times": self._reload})
         if self._stops:
             self.send({"is": "stop", "times": self._stops})
 
@@ -276,6 +295,7 @@ class Child:
         self._on_exit(self, how)
         self._running, self._is_connected, self._ready_at, self.state = None, False, None, "dead"
         self._signals.clear()
+        self._reloaded = self._reload  # the next one begins with what is new
         for what in list(self._asked):
             self._answered(what, None)
         self._forget()

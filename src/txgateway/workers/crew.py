@@ -44,6 +44,7 @@ class Crew:
         dead_totals: the same in short.
         restarts: of all.
         on_ready: told each time that a worker is ready.
+        on_reloaded: told when no worker owes the end of a reload any more, with a line for people.
     """
 
     def __init__(
@@ -64,10 +65,13 @@ class Crew:
         self._backends: list[BackendHealth] = []
         self._deaths = 0
         self._stops = 0
+        self._reloads = 0
+        self._is_reloading = False
         self._exit_status = 0
         self._kill: IDelayedCall | None = None
         self._is_done = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_reloaded: Callable[[str], None] = lambda _: None
         self.dead: Snapshot = {}
         self.dead_status: Status | None = None
         self.dead_totals: Totals | None = None
@@ -125,11 +129,25 @@ class Crew:
         self._kill = self._clock.callLater(limit_s, self._kill_all)
         self._look()
 
+    def reload(self) -> None:
+        """Let all read their configuration again."""
+        self._reloads += 1
+        self._is_reloading = True
+        for child in self.children:
+            child.reload(self._reloads)
+        self._look_at_reloads()
+
     def signal(self, number: int) -> None:
         """Send all a signal."""
         for child in self.children:
             if child.is_alive:
                 child.signal(number)
+
+    def _look_at_reloads(self) -> None:
+        if self._is_reloading and not any(child.is_reloading for child in self.children):
+            self._is_reloading = False
+            results = dict.fromkeys(child.result for child in self.children if child.result)
+            self.on_reloaded("; ".join(results) or "reloaded")
 
     def _kill_all(self) -> None:
         self._kill = None
@@ -169,6 +187,7 @@ class Crew:
         if self._leader is child:
             self._leader = None
             self._elect()
+        self._look_at_reloads()
         if self._stops:
             if how.status != 0:
                 _log.warn("worker ended: {how}", how=str(how), index=child.index)
@@ -208,6 +227,7 @@ class Crew:
         elif kind == "checked":
             self._checked.update(message["names"])
             self._share({"is": "checked", "names": message["names"]}, child)
+        self._look_at_reloads()
         if child is self._leader and child.backends is not None:
             self._backends = [BackendHealth(*backend) for backend in child.backends]
 

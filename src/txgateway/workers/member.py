@@ -1,8 +1,8 @@
 """A worker's end of its bond with the supervisor: what it is told, what it is asked, what it tells by itself.
 
 Every message is a JSON object that says under ``"is"`` what it is. From the supervisor come ``lead``, ``health``,
-``checked``, ``ask`` and ``stop``; to it go ``hello``, ``ready``, ``draining``, ``totals``, ``last``, ``health``,
-``checked`` and ``answer``. A supervisor that is gone is a reason to drain.
+``checked``, ``ask``, ``reload`` and ``stop``; to it go ``hello``, ``ready``, ``reloaded``, ``draining``, ``totals``,
+``last``, ``health``, ``checked`` and ``answer``. A supervisor that is gone is a reason to drain.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Gateway:
 
     Attributes:
         drain: begins to drain; the second time, stops at once.
+        reload: reads the configuration again, or once more after the time that is under way.
     """
 
     metrics: RequestMetrics
@@ -52,6 +53,7 @@ class Gateway:
     totals: Callable[[], Mapping[str, object]]
     health: Callable[[], Iterable[BackendHealth]]
     drain: Callable[[], None]
+    reload: Callable[[], None]
     explain: Callable[[str], Mapping[str, object]]
 
     def snapshot(self) -> Mapping[str, object]:
@@ -73,7 +75,7 @@ class Member:
         self._channel = Channel(self._on_message, self._lost)
         self._gateway: Gateway | None = None
         self._is_ready = self._is_draining = self._is_stopping = False
-        self._signals = self._told = self._drains = 0
+        self._signals = self._told = self._drains = self._reloads = 0
         self._next: IDelayedCall | None = None
         self._pushes = 0
         self._closed: Deferred[None] = Deferred()
@@ -127,6 +129,10 @@ class Member:
         self._is_ready = True
         self._push_totals()
         self._channel.send({"is": "ready"})
+
+    def reloaded(self, status: str) -> None:
+        """All reloads that were asked for are over; ``status`` is a line for people."""
+        self._channel.send({"is": "reloaded", "times": self._reloads, "status": status})
 
     def draining(self) -> None:
         """The gateway has begun to drain, on whose word ever."""
@@ -216,6 +222,12 @@ class Member:
         }
         value = makers[what]()
         self._channel.send({"is": "answer", "for": message["for"], "value": value})
+
+    def _on_reload(self, message: Message) -> None:
+        gateway = self._gateway
+        assert gateway is not None
+        self._reloads = message["times"]
+        gateway.reload()
 
     def _on_stop(self, message: Message) -> None:
         self._told = message["times"]

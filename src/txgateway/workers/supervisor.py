@@ -68,9 +68,8 @@ class SupervisorService(ReportingService):
         self.configuration = configuration
         self.reactor = reactor
         self._workers = workers
-        super().__init__(is_daemon=is_daemon)
+        super().__init__(is_daemon=is_daemon, notifier=notifier)
         self._inherited = list(inherited)
-        self._notifier = notifier or Notifier()
         self._shared = new_lock()
         path = log_path(logfile, is_daemon=is_daemon)
         self._command = worker_command(arguments, path)
@@ -100,6 +99,7 @@ class SupervisorService(ReportingService):
         self.crew.on_ready = lambda: self._notifier.ready(
             f"{self.crew.count('ready')} of {self._workers} workers are ready"
         )
+        self.crew.on_reloaded = self._notifier.reloaded
         readiness = CrewReadiness(self.crew)
         self.telling = Telling(self.crew, self.configuration, readiness, self.reactor)
         if settings.admin_port:
@@ -145,8 +145,13 @@ class SupervisorService(ReportingService):
         self.crew.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.reactor.callFromThread(self._stop))
-        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.crew.signal, signal.SIGHUP))
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._reload))
         signal.signal(signal.SIGUSR1, lambda *_: self.reactor.callFromThread(self._reopen))
+        self._notifier.live(self.reactor)
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        self.crew.reload()
 
     def _reopen(self) -> None:
         self.observer.sink.reopen()

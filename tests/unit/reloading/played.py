@@ -78,10 +78,13 @@ class Case:
         self.built: list[Configuration] = []
         self.waits: Deferred[None] | None = None
         self.fault: Exception | None = None
+        self.told: list[str] = []
         self.epoch_s = 1000.0
         self.reloader = Reloader(
             self.reactor, ENVIRON, lambda: self.epoch_s, lambda: self.current, self._build, COMMAND, max_bytes
         )
+        self.reloader.on_begin = lambda: self.told.append("begun")
+        self.reloader.on_over = self.told.append
 
     def _build(self, configuration: Configuration) -> Iterator[Deferred[Any] | None]:
         yield None

@@ -71,10 +71,10 @@ def test_output_may_come_in_pieces(case: Case) -> None:
 def test_warnings_are_told_again(case: Case) -> None:
     case.reloader.reload()
     with logged_events() as events:
-        case.feed({**ENVIRON, "GATEWAY_MIDDLEWARES": "a.b:c"})
+        case.feed({**ENVIRON, "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"})
         case.run()
     (line,) = lines(events, LogLevel.warn)
-    assert line.startswith("configuration: GATEWAY_MIDDLEWARES")
+    assert line.startswith("configuration: GATEWAY_TRUSTED_PROXIES")
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
@@ -257,6 +257,51 @@ def test_collector_is_off_only_while_something_is_built(case: Case) -> None:
     case.waits.callback(None)
     case.run()
     assert gc.isenabled()
+
+
+# --- who is told -----------------------------------------------------------------------------------------------------
+
+
+def test_begin_and_end_are_told(case: Case) -> None:
+    case.reloader.reload()
+    assert case.told == ["begun"]
+    case.feed(document("a", "b"))
+    case.run()
+    assert case.told == ["begun", "2 routes, 0 backends"]
+
+
+def test_end_of_one_that_fails_is_told_with_why(case: Case) -> None:
+    case.reloader.reload()
+    case.child.exit(3)
+    case.run()
+    assert case.told[0] == "begun"
+    assert case.told[1].startswith("reload failed, the old configuration stays: the child that reads it ended badly")
+    assert len(case.told) == 2
+    case.reactor.refusal = OSError("no more processes")
+    case.reloader.reload()
+    case.run()
+    assert case.told[3] == (
+        "reload failed, the old configuration stays: cannot start the child that reads it: no more processes"
+    )
+
+
+def test_end_is_told_when_all_that_was_asked_for_is_over(case: Case) -> None:
+    case.reloader.reload()
+    case.reloader.reload()
+    case.child.exit(1)
+    case.run()
+    assert set(case.told) == {"begun"}
+    case.feed(document("a"))
+    case.run()
+    assert [word for word in case.told if word != "begun"] == ["1 routes, 0 backends"]
+
+
+def test_who_is_stopped_tells_of_no_end(case: Case) -> None:
+    case.reloader.reload()
+    case.reloader.stop()
+    case.run()
+    case.reloader.reload()
+    assert case.told == ["begun"]
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

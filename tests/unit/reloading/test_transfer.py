@@ -9,6 +9,7 @@ from struct import pack
 from typing import Any
 
 import pytest
+from tests.helpers import own
 
 from txgateway.config import Configuration, ConfigurationError, Problem, load
 from txgateway.config.groups import Table
@@ -63,14 +64,20 @@ DOCUMENTS: list[dict[str, Any]] = [
         "routes": [{"name": f"r{n}", "path": f"/{n}", "backend": "b", "retry": {"max_attempts": n % 2 + 1}} for n in range(50)],
     },
 ]  # fmt: skip
+OWN_MIDDLEWARES = {
+    "routes": [{"name": "r", "path": "/", "response": {"status": 204}, "middlewares": ["t"]}],
+    "middlewares": {"t": {"use": "tests.helpers.own:Tenancy", "position": "route", "settings": {"claim": "team"}}},
+}
 ENVIRONMENTS: list[dict[str, str]] = [
     *({"GATEWAY_ROUTES": json.dumps(document)} for document in DOCUMENTS),
     {"GATEWAY_ROUTES_FILE": str(TOP / "examples" / "routes.toml")},
+    {"GATEWAY_ROUTES": json.dumps(OWN_MIDDLEWARES)},
     {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_JWT_SECRET": SECRET, "GATEWAY_RATE_LIMIT": "5/s"},
     {
         "GATEWAY_BACKEND_TARGET": "http://a.test",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.test:4318",
-        "GATEWAY_MIDDLEWARES": "a.b:c",
+        "GATEWAY_MIDDLEWARES": "tests.helpers.own:Stamp,tests.helpers.own:Tenancy",
+        "GATEWAY_MIDDLEWARE_TENANCY_KEY": "hunter2",
         "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8,::1",
         "GATEWAY_CORS_ALLOW_ORIGINS": "*",
     },
@@ -211,3 +218,18 @@ def test_values_that_cannot_be_hashed_are_sent_each_time() -> None:
     first, second = reader.load(writer.dump([1])), writer.dump((1, 2))
     assert (first, reader.load(second)) == ([1], (1, 2))
     assert writer._persistent_id(table) is None
+
+
+def test_middleware_that_stands_elsewhere_by_now_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(ENVIRONMENTS[-1])
+    came = taken([wire_of(loaded)])
+    monkeypatch.setattr(own.Tenancy, "position", "edge")  # as an older module in this process may have it
+    with pytest.raises(ConfigurationError, match="its module has changed, and it stands on the route now"):
+        came.configuration()
+
+
+def test_settings_that_this_process_does_not_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    came = taken([wire_of(load(ENVIRONMENTS[-1]))])
+    monkeypatch.setattr(own.Tenancy, "Settings", own.Needy.Settings)
+    with pytest.raises(ConfigurationError, match="there is no such variable"):
+        came.configuration()

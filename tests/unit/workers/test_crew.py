@@ -185,6 +185,76 @@ def test_worker_that_connects_late_is_told_the_end() -> None:
     assert not case.started[0].told("lead")
 
 
+def test_reload_is_over_when_no_worker_owes_it_any_more() -> None:
+    case = Case().run()
+    over: list[str] = []
+    case.crew.on_reloaded = over.append
+    case.crew.reload()
+    one, other = case.started
+    assert [worker.told("reload") for worker in case.started] == [[{"is": "reload", "times": 1}]] * 2
+    one.say("reloaded", times=1, status="3 routes")
+    assert over == []
+    other.say("reloaded", times=1, status="reload failed")
+    assert over == ["3 routes; reload failed"]
+    one.say("reloaded", times=1, status="by a signal of its own")
+    assert len(over) == 1
+
+
+def test_end_of_an_earlier_reload_is_not_taken_for_that_of_a_later_one() -> None:
+    case = Case(1).run()
+    over: list[str] = []
+    case.crew.on_reloaded = over.append
+    case.crew.reload()
+    case.crew.reload()
+    case.started[0].say("reloaded", times=1, status="old")  # it was on its way
+    assert over == []
+    case.started[0].say("reloaded", times=2, status="new")
+    assert over == ["new"]
+
+
+def test_worker_that_begins_meanwhile_reloads_when_it_can_be_told() -> None:
+    case = Case().start()
+    over: list[str] = []
+    case.crew.on_reloaded = over.append
+    case.started[0].run()
+    case.crew.reload()
+    assert case.started[1].told("reload") == []  # which may have read the old configuration already
+    case.started[0].say("reloaded", times=1, status="new")
+    assert over == []
+    case.started[1].run()
+    assert case.started[1].told("reload") == [{"is": "reload", "times": 1}]
+    case.started[1].say("reloaded", times=1, status="new")
+    assert over == ["new"]
+
+
+@pytest.mark.parametrize("ends", ["dies", "drains"])
+def test_reload_does_not_wait_for_a_worker_that_will_not_tell(ends: str) -> None:
+    case = Case().run()
+    over: list[str] = []
+    case.crew.on_reloaded = over.append
+    case.crew.reload()
+    case.started[0].say("reloaded", times=1, status="new")
+    if ends == "dies":
+        case.started[1].die(status=1)
+    else:
+        case.started[1].say("draining")
+    case.wait(1)
+    assert over == ["new"]
+    if ends == "dies":
+        case.newest(1).run()
+        assert case.newest(1).told("reload") == []  # it began with what is new
+
+
+def test_reload_with_nobody_to_tell_is_over_at_once() -> None:
+    case = Case(1).run()
+    over: list[str] = []
+    case.crew.on_reloaded = over.append
+    case.started[0].die(status=1)
+    case.clock.advance(0)
+    case.crew.reload()
+    assert over == ["reloaded"]
+
+
 def test_signals_wait_for_a_worker_that_has_no_handler_yet() -> None:
     case = Case().start()
     case.started[0].say("hello")

@@ -38,13 +38,14 @@ class Case:
     reactor: Reactor
     member: Member
     drains: list[float]
+    reloads: list[float]
 
     @classmethod
     def make(cls) -> Case:
         reactor = Reactor()
         ours, theirs = socket.socketpair()
         theirs.close()
-        return cls(reactor, Member(Assignment(1, 2, ours.detach(), 0, ()), reactor), [])
+        return cls(reactor, Member(Assignment(1, 2, ours.detach(), 0, ()), reactor), [], [])
 
     def run(self) -> Case:
         member = self.member
@@ -56,6 +57,7 @@ class Case:
             totals=lambda: {"requests": 7},
             health=lambda: [BackendHealth("b", 1, 2)],
             drain=lambda: self._drain(member),
+            reload=lambda: self.reloads.append(self.reactor.seconds()),
         )
         member.running(gateway)
         return self
@@ -121,6 +123,17 @@ def test_it_answers() -> None:
         case.tell("nonsense")
     assert [text for _, text in lines] == ["message not understood"]
     assert case.said() == []
+
+
+def test_told_to_reload_it_says_when_the_last_one_that_it_was_told_of_is_over() -> None:
+    case = Case.make().run()
+    case.said()
+    case.tell("reload", times=1)
+    case.tell("reload", times=2)
+    assert len(case.reloads) == 2
+    assert case.said() == []
+    case.member.reloaded("3 routes")
+    assert case.said() == [{"is": "reloaded", "times": 2, "status": "3 routes"}]
 
 
 def test_told_to_stop_it_drains_once_whoever_says_so_first() -> None:
