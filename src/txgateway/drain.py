@@ -17,7 +17,8 @@ from txgateway.errors import Draining, GatewayError
 
 _log = Logger()
 
-#: Seconds between two looks at what is still under way.
+#: Seconds between two looks at what is still under way, and from the end of listening to the first: a request that its
+#: client has just sent is answered then, and not met by a connection that closes.
 LOOK_S = 0.05
 
 
@@ -78,7 +79,11 @@ class Drain:
     def _close(self) -> None:
         self._stop_accepting()
         self._until = self._clock.seconds() + self._timeout_s
-        self._look()
+        connections = list(self._connections())
+        for connection in connections:
+            if connection.in_progress:
+                connection.close_when_idle()
+        self._next = self._clock.callLater(LOOK_S if connections else 0, self._look)
 
     def _look(self) -> None:
         self._next = None

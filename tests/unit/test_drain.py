@@ -48,10 +48,27 @@ class Case:
             self.clock.advance(LOOK_S)
 
 
-def test_nothing_under_way_ends_at_once() -> None:
+def test_nobody_there_ends_at_once() -> None:
+    case = Case(busy=0)
+    case.drain.start()
+    case.clock.advance(0)
+    assert case.steps == ["begin", "stop accepting", "done"]
+    assert not case.clock.getDelayedCalls()
+
+
+def test_idle_connections_stay_a_moment_longer_than_the_listener() -> None:
+    """A request that has just been sent on one of them is answered."""
     case = Case(busy=0, idle=2)
     case.drain.start()
     case.clock.advance(0)
+    assert case.steps == ["begin", "stop accepting"]
+    assert len(case.connections) == 2
+    late = Connection(case, in_progress=True)
+    case.connections.add(late)
+    case.clock.advance(LOOK_S)
+    assert case.connections == {late}
+    late.in_progress = False
+    case.clock.advance(LOOK_S)
     assert case.steps == ["begin", "stop accepting", "done"]
     assert not case.connections
     assert not case.clock.getDelayedCalls()

@@ -26,6 +26,8 @@ _READ_BYTES = 65536
 HELD_BYTES = 8192
 #: How long a listening port rests that found no descriptor, or no memory, for a connection.
 REST_S = 0.1
+#: As many connections as may wait to be accepted, at most, unless the kernel was told otherwise.
+MAX_WAITING = 4096
 #: How long a connection is left to other processes before it is looked at again.
 YIELD_S = 0.001
 #: The system's ways to say that this process, not the other side, lacks something.
@@ -205,6 +207,13 @@ def _rest_in_a_shortage(port: Any, is_others: Callable[[], bool] | None) -> None
             port.reactor.callLater(REST_S, wake)
 
     port.doRead = do_read
+
+
+def accept_waiting(port: Any) -> None:
+    """Take the connections that the kernel has made already: they would be reset when ``port`` is closed."""
+    if isinstance(port, tcp.Port) and port.connected:  # that of UNIX sockets is one of these too
+        port.numberAccepts = MAX_WAITING
+        type(port).doRead(port)  # whether or not others should have some of them
 
 
 def _is_short() -> bool:

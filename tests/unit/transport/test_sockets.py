@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from txgateway.transport.sockets import (
     ImmediateUnixClient,
     ImmediateUnixConnector,
     ImmediateUnixServer,
+    accept_waiting,
     unsent_bytes,
     use_immediate_writes,
 )
@@ -452,6 +453,40 @@ async def test_client_side_writes_at_once_too(reactor: PosixReactorBase, tmp_pat
     assert await server.lost is ConnectionDone
     await client.lost
     await port.stopListening()
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@pytest_twisted.ensureDeferred
+async def test_connections_that_wait_are_accepted_before_the_port_closes(
+    reactor: PosixReactorBase, tmp_path: Path, family: str
+) -> None:
+    made: list[End] = []
+
+    def build() -> End:
+        made.append(End())
+        return made[-1]
+
+    factory = Factory.forProtocol(build)
+    if family == "tcp":
+        port = reactor.listenTCP(0, factory, backlog=20, interface="127.0.0.1")
+    else:
+        port = reactor.listenUNIX(str(tmp_path / "socket"), factory, backlog=20)
+    use_immediate_writes(port, lambda: True)  # whoever it may be that has not taken them yet
+    place = port.socket.getsockname()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(port.socket.family)) for _ in range(9)]
+        for client in clients:
+            client.connect(place)
+            client.send(b"x")
+        accept_waiting(port)
+        await port.stopListening()
+        assert len(made) == 9
+        for end in made:
+            await end.until(1)
+            end.transport.loseConnection()
+        for end in made:
+            assert await end.lost is ConnectionDone
+    accept_waiting(port)  # closed: nothing to be had
 
 
 def test_only_stream_ports_are_changed() -> None:
