@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from shutil import which
 
 import click
+from bench.backends import fixed_body_backend
+from bench.processes import LOAD_CORE, PROXY_CORE
 from bench.report import print_table
 from tests.integration.harness import Gateway
 from tests.load.client import Load, run
@@ -49,14 +52,22 @@ def descriptors(gateway: Gateway) -> int:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
-def _h2load(directory: Path, name: str, port: int) -> list[float]:
-    """Latencies in milliseconds of a constant rate over HTTP/1.1."""
-    log = directory / f"{name}.log"
+def _h2load(directory: Path, port: int, *, is_spread: bool) -> list[float]:
+    """Latencies in milliseconds of a constant rate over HTTP/1.1.
+
+    Args:
+        is_spread: one request each millisecond, from clients whose connections began so far apart; else all clients ask
+            at the same moment, and each waits for those before it.
+    """
+    log = directory / "h2load.log"
     program = which("h2load")
     assert program is not None, "h2load is not installed (Debian: nghttp2-client)"
-    per_client = LATENCY_RATE / LATENCY_CLIENTS
-    command = [program, "--h1", f"-c{LATENCY_CLIENTS}", f"-D{LATENCY_S}", f"--rps={per_client}", f"--log-file={log}"]
-    subprocess.run([*command, f"http://127.0.0.1:{port}/x"], check=True, capture_output=True, timeout=LATENCY_S + 30)
+    command = [program, "--h1", f"-c{LATENCY_CLIENTS}", f"--rps={LATENCY_RATE / LATENCY_CLIENTS}", f"--log-file={log}"]
+    command.append(f"-n{LATENCY_RATE * LATENCY_S}")
+    if is_spread:
+        command += ["--rate=1", f"--rate-period={1000 // LATENCY_RATE}ms"]
+    command = ["taskset", "-c", str(LOAD_CORE), *command, f"http://127.0.0.1:{port}/x"]
+    subprocess.run(command, check=True, capture_output=True, timeout=LATENCY_S + 30)
     lines = [line.split() for line in log.read_text(encoding="ascii").splitlines()]
     log.unlink()
     assert all(status == "200" for _, status, _ in lines), "an answer other than 200"
@@ -64,21 +75,35 @@ def _h2load(directory: Path, name: str, port: int) -> list[float]:
 
 
 def latency(directory: Path, env: Mapping[str, str]) -> Report:
-    """What the gateway adds to the latency of a constant rate, against the same target asked directly."""
+    """What the gateway, on one core, adds to the latency of a constant rate, against the same target asked directly.
+
+    The bounds are for requests that are spread evenly; bursts of eight are shown beside.
+    """
     report = Report("latency")
-    quantiles: dict[str, list[tuple[float, float]]] = {"direct": [], "gateway": []}
+    found: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        (target,) = stack.enter_context(running("a"))
-        front = stack.enter_context(gateway(directory, {"GATEWAY_BACKEND_TARGET": target.url}, env))
+        target = stack.enter_context(fixed_body_backend(directory))
+        url = f"http://127.0.0.1:{target.port}"
+        front = stack.enter_context(gateway(directory, {"GATEWAY_BACKEND_TARGET": url}, env))
+        os.sched_setaffinity(front.pid, {PROXY_CORE})
         for _ in range(LATENCY_TURNS):
-            for name, port in (("direct", target.port), ("gateway", front.port)):
-                found = _h2load(directory, name, port)
-                report.requests += len(found)
-                quantiles[name].append((quantile(found, 0.5), quantile(found, 0.99)))
-    rows = [[name, *(f"{p50:.2f} / {p99:.2f}" for p50, p99 in found)] for name, found in quantiles.items()]
-    print_table(["p50 / p99 ms", *(f"turn {turn + 1}" for turn in range(LATENCY_TURNS))], rows)
+            for is_spread in (True, False):
+                for name, port in (("direct", target.port), ("gateway", front.port)):
+                    values = _h2load(directory, port, is_spread=is_spread)
+                    report.requests += len(values)
+                    pair = (quantile(values, 0.5), quantile(values, 0.99))
+                    found.setdefault((name, is_spread), []).append(pair)
+    rows = [
+        [
+            name,
+            "spread" if is_spread else f"{LATENCY_CLIENTS} at once",
+            *(f"{p50:.2f} / {p99:.2f}" for p50, p99 in turns),
+        ]
+        for (name, is_spread), turns in found.items()
+    ]
+    print_table(["p50 / p99 ms", "requests", *(f"turn {turn + 1}" for turn in range(LATENCY_TURNS))], rows)
     click.echo()
-    both = list(zip(quantiles["direct"], quantiles["gateway"], strict=True))
+    both = list(zip(found["direct", True], found["gateway", True], strict=True))
     added = [quantile([ours[index] - direct[index] for direct, ours in both], 0.5) for index in (0, 1)]
     report.bound(f"added p50 < {ADDED_P50_MS} ms (median of turns)", added[0] < ADDED_P50_MS, f"{added[0]:.2f} ms")
     report.bound(f"added p99 < {ADDED_P99_MS} ms (median of turns)", added[1] < ADDED_P99_MS, f"{added[1]:.2f} ms")
