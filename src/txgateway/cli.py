@@ -112,7 +112,7 @@ def _print_json(value: Mapping[str, Any]) -> None:
 def _lines(effective: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """The effective configuration as aligned columns: setting, value, source."""
     yield from _table("settings", effective["settings"])
-    for kind in ("backends", "routes"):
+    for kind in ("backends", "middlewares", "routes"):
         for name, entries in effective[kind].items():
             yield ""
             yield from _table(f"{kind}.{name}", entries)

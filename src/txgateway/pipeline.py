@@ -11,7 +11,7 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define
+from attrs import Factory, define
 from twisted.web.resource import IResource
 
 from txgateway.answers import HttpsRedirect
@@ -42,6 +42,7 @@ from txgateway.ratelimit import Limit
 from txgateway.routing.table import RouteRule, RouteTable
 from txgateway.security import Security
 from txgateway.transport.wheel import TimerWheel
+from txgateway.user_decorators import Edge, UserDecorators, UserParts
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -77,6 +78,11 @@ class Collaborators:
     new_request_id: Callable[[], str]
     tracing: Tracing | None = None
     https_port: Callable[[], int] = int
+    user_parts: UserParts = Factory(UserParts)
+
+    def user_decorators(self, configuration: Configuration) -> UserDecorators:
+        """What makes users' middlewares."""
+        return UserDecorators(configuration.middlewares, self.user_parts, self.clock, self.epoch_s, self.chance)
 
 
 class Pipeline:
@@ -86,12 +92,20 @@ class Pipeline:
         configuration: validated.
         parts: shared collaborators.
         routes: its routes, if they are built already.
+        previous: the pipeline that it is to take the place of; middlewares of the edge that need no change are its.
 
     Attributes:
         routes: what the router finds.
+        user_edge: the user's middlewares that all requests pass; None for none.
     """
 
-    def __init__(self, configuration: Configuration, parts: Collaborators, routes: BuiltRoutes | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        parts: Collaborators,
+        routes: BuiltRoutes | None = None,
+        previous: Pipeline | None = None,
+    ) -> None:
         settings = configuration.settings
         forwarded = ForwardedPolicy(settings.trusted_proxies)
         if routes is None:
@@ -120,10 +134,14 @@ class Pipeline:
         # Repeats the checked Host; all below ask for the client's address.
         client_address = partial(ClientAddress, policy=forwarded)
         # Takes the route, and with it the route's own decorators (see _RouteBuilder).
-        router = Router(routes.table)
+        self._router = Router(routes.table)
+        # The user's own, for all requests: they may trust target, path and address, and the route is not taken yet.
+        before = None if previous is None else previous.user_edge
+        self.user_edge: Edge | None = parts.user_decorators(configuration).edge(self._router.render, before)
+        end: Inner = self._router if self.user_edge is None else self.user_edge.first
 
         above: tuple[Decorator, ...] = (recovery, request_id, security_headers, *edge_cors)
-        self._entry = nest(*above, probes, observe, *timing, sanitize, client_address, end=router)
+        self._entry = nest(*above, probes, observe, *timing, sanitize, client_address, end=end)
         # A message that never became a request: same id, same log, only the answer is known beforehand.
         self._refusals = nest(*above, observe, end=_Refusal())
         # A listener that only says where TLS is spoken: a request is judged as any other, and goes no further.
@@ -133,6 +151,12 @@ class Pipeline:
     def edge(self) -> Inner:
         """The outermost of the edge decorators; by ``inner`` one comes to the router."""
         return self._entry
+
+    def take_over(self, previous: Pipeline) -> None:
+        """Requests come here from now on, also those that wait in a user's middleware at the edge of the previous one."""
+        for edge in (previous.user_edge, self.user_edge):
+            if edge is not None:
+                edge.onward.render = self._router.render
 
     def dispatch(self, request: GatewayRequest) -> None:
         """Send a request on its way."""
@@ -213,10 +237,10 @@ class _RouteBuilder:
         self._settings = configuration.settings
         self._parts = parts
         self._cors_policies: dict[CorsSettings, CorsPolicy | None] = {}
+        self._user_decorators = parts.user_decorators(configuration)
 
     def entry(self, route: Route) -> RouteEntry:
         """What the router finds."""
-        parts = self._parts
         cors = self._cors(route.cors)
         # Outermost: every answer of the route carries them, whoever makes it.
         security_headers = partial(SecurityHeaders, settings=route.security_headers)
@@ -233,13 +257,15 @@ class _RouteBuilder:
         # Below it everybody knows who asks.
         decorators += self._timed("auth", self._authentication(route))
         decorators += limit if is_by_subject else []
+        # The user's own: they know who asks, and hold no permit while they wait.
+        decorators += self._user_decorators.of_route(route.middlewares, route.name)
         # Below all that refuses: only what goes further holds a permit.
         decorators += self._timed("queue", [self._bulkhead(route)])
         # Below whatever reads the client's own fields.
         decorators += _header_transform(route)
         # Last: everything above sees the client's own path.
         decorators += _path_transform(route)
-        resource = nest(*decorators, end=route_end(route, parts))
+        resource = nest(*decorators, end=route_end(route, self._parts))
         preflights = in_vain = None
         if cors is not None:
             preflights = nest(security_headers, end=Preflights(cors))
@@ -247,7 +273,7 @@ class _RouteBuilder:
         return RouteEntry(
             route.name,
             resource,
-            parts.cells(route.name),
+            self._parts.cells(route.name),
             "TRACE" in route.methods,
             preflights,
             in_vain,

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError, InternalError
 from txgateway.forwarded import Forwarded
+from txgateway.hooks import hook_fields
 from txgateway.problem import grpc_status, is_grpc, render_problem
 from txgateway.transport.interfaces import NO_BODY, HeaderList, Headers, RequestHead, Tunnel
 from txgateway.web_request import WebRequest
@@ -58,6 +59,7 @@ class GatewayRequest(WebRequest):
         phases: milliseconds by phase (:mod:`txgateway.middleware.server_timing`), None where nobody wants to know;
             ``phase`` is the one that has begun and not ended, with the clock seconds of its beginning.
         trace_id, span_id: for the log; None without tracing, the second also where the caller's span goes on.
+        log_fields: further fields of its line in the access log; None without any.
         subject: ``sub`` of the verified token, or None.
         claims: all claims of the verified token.
         bytes_in, bytes_out: body bytes.
@@ -111,6 +113,7 @@ class GatewayRequest(WebRequest):
     trace_id: str | None = None
     span_id: str | None = None
     path_parameters: Mapping[str, bytes] = _NOTHING
+    log_fields: dict[str, object] | None = None
     subject: str | None = None
     claims: Mapping[str, Any] = _NOTHING
     reason: str | None = None
@@ -287,7 +290,14 @@ class GatewayRequest(WebRequest):
         self.response_headers = headers
         hooks = self._before_head
         while hooks:  # one that raises is gone, so that the error's own head gets through
-            hooks.pop()(self)
+            hook = hooks.pop()
+            try:
+                hook(self)
+            except GatewayError:
+                raise
+            except Exception as exc:
+                _log.failure("hook before the head failed", **hook_fields(hook), request_id=self.request_id)
+                raise InternalError("a hook before the head failed") from exc
         self.responded = True
 
     def send_body(self, data: bytes) -> None:
@@ -338,9 +348,8 @@ class GatewayRequest(WebRequest):
                 self.channel.close_when_idle()
             try:
                 self.answer(*render_problem(error, self))
-            except Exception:  # noqa: BLE001 -- a hook before the head; it is gone now, so this ends
-                _log.failure("hook before the head failed", request_id=self.request_id)
-                self.fail(InternalError())
+            except GatewayError as other:  # of a hook before the head; it is gone now, so this ends
+                self.fail(other)
 
     def abort(self) -> None:
         """Cut the answer off, visibly."""
@@ -381,7 +390,7 @@ class GatewayRequest(WebRequest):
             try:
                 hook(self)
             except Exception:  # noqa: BLE001 -- the other hooks release things too
-                _log.failure("on_finish hook failed", request_id=self.request_id)
+                _log.failure("on_finish hook failed", **hook_fields(hook), request_id=self.request_id)
         producer, self.producer = self.producer, None
         if self.reason is not None and producer is not None:
             producer.stopProducing()

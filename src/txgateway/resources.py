@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from twisted.web.resource import IResource
 
 from txgateway.config import Configuration, ConfigurationError, Problem
+from txgateway.config.user_code import named
 
 
 def load_resource(name: str) -> IResource:
@@ -16,15 +15,11 @@ def load_resource(name: str) -> IResource:
         ImportError: there is no such module or attribute.
         TypeError: it is no IResource.
     """
-    module_name, _, attribute = name.partition(":")
-    module = import_module(module_name)
-    try:
-        resource = getattr(module, attribute)
-    except AttributeError as exc:
-        raise ImportError(f"module {module_name!r} has no {attribute!r}") from exc
+    resource = named(name)
     if not IResource.providedBy(resource):
         raise TypeError(f"{name} is not a twisted.web IResource")
-    return resource
+    found: IResource = resource
+    return found
 
 
 def check_resources(configuration: Configuration) -> None:

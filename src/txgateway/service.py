@@ -26,7 +26,7 @@ from txgateway.admin.overview import Overview
 from txgateway.admin.site import admin_site
 from txgateway.admin.status import BackendStatus
 from txgateway.certificates import ListenerCertificates
-from txgateway.config import Configuration
+from txgateway.config import EX_CONFIG, Configuration
 from txgateway.config.listener_tls import ListenerTlsError, has_certificate
 from txgateway.config.settings import variable_name
 from txgateway.config.syntax import PLAIN_SUFFIX, PROXY_PREFIX
@@ -48,9 +48,10 @@ from txgateway.transport.adopted import adopt
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.proxy_protocol import ProxyProtocolFactory
 from txgateway.transport.server_tls import HandshakeFailures, TlsServerFactory
-from txgateway.transport.sockets import use_immediate_writes
+from txgateway.transport.sockets import accept_waiting, use_immediate_writes
 from txgateway.transport.wheel import TimerWheel
 from txgateway.tree import Surroundings, Tree
+from txgateway.user_decorators import MiddlewareFailed, UserParts
 from txgateway.workers.member import Gateway, Member
 
 if TYPE_CHECKING:
@@ -88,12 +89,11 @@ class GatewayService(ReportingService):
         inherited: Sequence[int] = (),
         notifier: Notifier | None = None,
     ) -> None:
-        self._notifier = notifier or Notifier()
         self._member = member
         self._inherited = list(inherited if member is None else member.assignment.listeners)
         self.configuration = configuration
         self.reactor = reactor
-        super().__init__(is_daemon=is_daemon)
+        super().__init__(is_daemon=is_daemon, notifier=notifier)
         self.wheel = TimerWheel(reactor)
         self.observer = observer_for(
             configuration.settings,
@@ -179,8 +179,9 @@ class GatewayService(ReportingService):
             https_port=lambda: self._https_port,
             workers=1 if self._member is None else self._member.assignment.workers,
             share_checks=None if self._member is None else self._member.checks,
+            user_parts=UserParts(self.metrics.middlewares, self.access_log if settings.access_log else None),
         )
-        self.tree = Tree(self.configuration, self._around)
+        self.tree = self._first_tree()
         self.factory = Http1ServerFactory(
             GatewayRequest,
             self.tree.pipeline.dispatch,
@@ -194,6 +195,8 @@ class GatewayService(ReportingService):
             http2=settings.http2,
         )
         self.reloader = Reloader(self.reactor, self._environ, time.time, lambda: self.configuration, self._replace_tree)
+        self.reloader.on_begin = self._notifier.reloading
+        self.reloader.on_over = self._notifier.reloaded if self._member is None else self._member.reloaded
         self._factories.append(self.factory)
         self._listen_for_traffic()
         self.drain = Drain(
@@ -238,11 +241,20 @@ class GatewayService(ReportingService):
                     health=self._health,
                     explain=self._explain,
                     drain=self.drain.start,
+                    reload=self.reloader.reload,
                 )
             )
+        self._notifier.live(self.reactor)
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+
+    def _first_tree(self) -> Tree:
+        try:
+            return Tree(self.configuration, self._around)
+        except MiddlewareFailed as exc:
+            _log.critical("cannot start: {problem}", problem=str(exc))
+            self._give_up(EX_CONFIG)
 
     def _replace_tree(self, configuration: Configuration) -> Iterator[Deferred[Any] | None]:
         """Build a tree beside the one in use, and let it take its place."""
@@ -360,6 +372,7 @@ class GatewayService(ReportingService):
             self._member.stop_accepting()
         ports, self.ports = self.ports, []
         for port in ports:
+            accept_waiting(port)
             maybeDeferred(port.stopListening)
 
     def stopService(self) -> Deferred[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import Factory, frozen
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
@@ -25,6 +25,7 @@ from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.metrics import RequestMetrics
 from txgateway.transport.wheel import TimerWheel
 from txgateway.upstreams import ShareChecks, Upstreams
+from txgateway.user_decorators import UserParts
 
 if TYPE_CHECKING:
     from txgateway.telemetry.tracing import Tracing
@@ -49,6 +50,7 @@ class Surroundings:
         https_port: of the listener that speaks TLS, once there is one.
         workers: processes that are this gateway together.
         share_checks: makes of a backend's health checks such as are shared with them; None for only one process.
+        user_parts: of users' middlewares.
     """
 
     reactor: Any
@@ -63,6 +65,7 @@ class Surroundings:
     https_port: Callable[[], int]
     workers: int = 1
     share_checks: ShareChecks | None = None
+    user_parts: UserParts = Factory(UserParts)
 
 
 class Tree:
@@ -148,19 +151,20 @@ class Tree:
             new_request_id=random_ids(REQUEST_ID_BYTES),
             tracing=around.tracing,
             https_port=around.https_port,
+            user_parts=around.user_parts,
         )
         kept = {}
         previous, self._previous = self._previous, None
         if previous is not None and self._has_the_same_edge(previous):
             before = {route.name: route for route in previous.configuration.routes}
             for route in configuration.routes:
-                if before.get(route.name) == route and self._leads_to_the_same(route, previous):
+                if before.get(route.name) == route and self._is_made_of_the_same(route, previous):
                     kept[route.name] = previous.pipeline.routes.entries[route.name]
                 yield
         routes = BuiltRoutes()
         yield from routes.build(configuration, parts, kept)
         self.kept_routes = len(kept)
-        self.pipeline = Pipeline(configuration, parts, routes)
+        self.pipeline = Pipeline(configuration, parts, routes, None if previous is None else previous.pipeline)
 
     def _has_the_same_edge(self, previous: Tree) -> bool:
         """Whether routes are made of the same, apart from what they say themselves."""
@@ -173,9 +177,13 @@ class Tree:
             and settings.jwt_public_paths == before.jwt_public_paths
         )
 
-    def _leads_to_the_same(self, route: Route, previous: Tree) -> bool:
+    def _is_made_of_the_same(self, route: Route, previous: Tree) -> bool:
+        """Whether it leads to the same backends, by the same middlewares of the user's."""
         ours, theirs = self.upstreams.backends, previous.upstreams.backends
-        return all(ours[backend.name] is theirs.get(backend.name) for backend in route.backends)
+        named, before = self.configuration.middlewares.named, previous.configuration.middlewares.named
+        return all(ours[backend.name] is theirs.get(backend.name) for backend in route.backends) and all(
+            named[name] == before.get(name) for name in route.middlewares
+        )
 
     def start(self) -> Deferred[None]:
         """Check targets and ask for keys; fires when each was tried once, or that took too long."""
@@ -183,6 +191,7 @@ class Tree:
 
     def replace(self, previous: Tree) -> None:
         """Requests come here from now on: the previous tree keeps those that it has, and watches nothing any more."""
+        self.pipeline.take_over(previous.pipeline)
         self.upstreams.go_live()
         previous.upstreams.retire(self.upstreams)
         previous.security.stop(self.security)

@@ -144,13 +144,13 @@ def test_access_line_has_all_fields(tmp_path: Path) -> None:
     assert line["duration_ms"] >= line["upstream_ms"] > 0
 
 
-def test_demo_is_warned_of_and_settings_without_effect_are_named(tmp_path: Path) -> None:
-    environment = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_MIDDLEWARES": "a:b"}
+def test_demo_is_warned_of_and_dangerous_settings_are_named(tmp_path: Path) -> None:
+    environment = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
     with Gateway(tmp_path, environment) as gateway:
         warnings = [line for line in gateway.lines if line["level"] == "WARN"]
     assert any(line["event"] == "demo backend" for line in warnings)
     (line,) = [line for line in warnings if line["event"] == "configuration"]
-    assert "GATEWAY_MIDDLEWARES" in line["message"]
+    assert "GATEWAY_TRUSTED_PROXIES" in line["message"]
 
 
 def test_access_log_can_be_switched_off_and_level_does_not_silence_it(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_metrics_tell_whether_it_went_well_and_when_it_last_did(tmp_path: Path) 
 
 
 def test_warnings_are_told_again(tmp_path: Path) -> None:
-    with ReloadingGateway(tmp_path, document(fixed("a", "one")), {"GATEWAY_MIDDLEWARES": "a.b:c"}) as gateway:
+    with ReloadingGateway(tmp_path, document(fixed("a", "one")), {"GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}) as gateway:
         after = len(gateway.lines)
         gateway.reload()
         gateway.wait_for_line(after, event="configuration")

@@ -35,13 +35,17 @@ def test_check_of_a_bad_configuration_prints_every_problem_and_exits_78() -> Non
 
 
 def test_check_prints_warnings_and_is_strict_about_them_only_if_asked() -> None:
-    environ = {"GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_MIDDLEWARES": "a:b", "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
+    document = {
+        "routes": [{"name": "r", "path": "/", "response": {"status": 204}}],
+        "middlewares": {"unused": {"use": "tests.helpers.own:Tenancy"}},
+    }
+    environ = {"GATEWAY_ROUTES": json.dumps(document), "GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
     result = run("check", **environ)
     assert result.exit_code == 0
     first, *warnings = result.stdout.splitlines()
     assert first == "configuration ok"
     assert [line.split(":")[:2] for line in warnings] == [
-        ["warning", " GATEWAY_MIDDLEWARES"],
+        ["warning", " middlewares.unused"],
         ["warning", " GATEWAY_TRUSTED_PROXIES"],
     ]
     strict = run("check", "--strict", **environ)

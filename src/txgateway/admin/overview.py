@@ -67,6 +67,7 @@ class Overview:
                     methods=route.methods,
                     backend=names[0] if names else None,
                     backends=names,
+                    middlewares=route.middlewares,
                     in_flight=cells.in_flight,
                     activity=activity([cells]),
                 )
@@ -79,6 +80,10 @@ class Overview:
         report["log_lines_dropped"] = self._log_lines_dropped()
         report["rate_limit_degraded"] = self._rate_limit_degraded()
         report["warnings"] = configuration.warnings
+        report["middlewares"] = [
+            {"name": called, "class": found.use, "position": found.position}
+            for called, found in configuration.middlewares.named.items()
+        ]
         return report
 
     def totals(self) -> dict[str, object]:

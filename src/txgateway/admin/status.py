@@ -17,7 +17,7 @@ from txgateway.telemetry.activity import Activity
 
 @attrs.frozen(kw_only=True)
 class RouteStatus:
-    """One route: its match rule, the (first of the) backends it leads to, and its requests at this moment and so far."""
+    """One route: its match rule, the users' middlewares on it, the (first of the) backends it leads to, and its requests."""
 
     name: str
     hosts: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class RouteStatus:
     methods: tuple[str, ...] = ()
     backend: str | None
     backends: tuple[str, ...] = ()
+    middlewares: tuple[str, ...] = ()
     in_flight: int
     activity: Activity
 

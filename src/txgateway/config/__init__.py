@@ -6,12 +6,11 @@ holds no open question, or raises with every problem it found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from txgateway.config import not_yet
 from txgateway.config.checks import check_document, check_environment
 from txgateway.config.document import (
     Document,
@@ -39,9 +38,9 @@ from txgateway.config.groups import (
     Sanitize,
     SecurityHeaders,
     Timeout,
-    leaves,
 )
 from txgateway.config.hazards import hazards
+from txgateway.config.middlewares import Middlewares, UserMiddleware, read_middlewares
 from txgateway.config.problems import EX_CONFIG, ConfigurationError, Problem
 from txgateway.config.routes import Backend, Resolver, Route
 from txgateway.config.settings import Settings
@@ -62,6 +61,7 @@ __all__ = [
     "FixedResponse",
     "HealthCheck",
     "Jwt",
+    "Middlewares",
     "Pool",
     "Problem",
     "Rate",
@@ -77,6 +77,7 @@ __all__ = [
     "Target",
     "Timeout",
     "TracingSettings",
+    "UserMiddleware",
     "WeightedBackend",
     "load",
     "token_keys",
@@ -92,7 +93,8 @@ class Configuration:
         backends: by name.
         routes: in the order of the document; it decides nothing.
         tracing: where traces go, and which; None for no tracing.
-        warnings: what is set and has no effect yet; to be logged at start.
+        middlewares: the user's.
+        warnings: what is set and has no effect; to be logged at start.
         hazards: what has an effect that is probably not wanted; to be logged at start, too.
     """
 
@@ -100,6 +102,7 @@ class Configuration:
     backends: Mapping[str, Backend]
     routes: tuple[Route, ...]
     tracing: TracingSettings | None
+    middlewares: Middlewares
     warnings: tuple[str, ...]
     hazards: tuple[str, ...]
     _environment: Environment = attrs.field(repr=False)
@@ -121,11 +124,11 @@ class Configuration:
 
     def effective(self) -> dict[str, dict[str, Any]]:
         """Every setting with its value and its source, secrets masked: a tree of JSON values."""
-        return effective_configuration(self._environment, self._document)
+        return effective_configuration(self._environment, self._document, self.middlewares)
 
 
 def load(environ: Mapping[str, str]) -> Configuration:
-    """Read, judge and resolve the whole configuration; blocks on the files that it names.
+    """Read, judge and resolve the whole configuration; blocks on the files that it names, and imports its middlewares.
 
     Args:
         environ: the variables, as in ``os.environ``.
@@ -135,15 +138,17 @@ def load(environ: Mapping[str, str]) -> Configuration:
     """
     environment = read_environment(environ)
     document = _read_document(environment)
+    middlewares = read_middlewares(environment, document)
     problems = [
         *environment.problems,
         *check_environment(environment),
         *document.problems,
         *check_document(document, environment),
+        *middlewares.problems,
     ]
     if problems:
         raise ConfigurationError(problems)
-    resolver = Resolver(environment.settings)
+    resolver = Resolver(environment.settings, middlewares.default)
     backends = {entry.name: resolver.backend(entry) for entry in document.backends}
     routes = tuple(resolver.route(entry) for entry in document.routes)
     return Configuration(
@@ -151,7 +156,8 @@ def load(environ: Mapping[str, str]) -> Configuration:
         backends=backends,
         routes=routes,
         tracing=environment.tracing,
-        warnings=tuple(_without_effect(environment, document)),
+        middlewares=middlewares,
+        warnings=middlewares.warnings,
         hazards=tuple(hazards(environment, document, backends, routes)),
         environment=environment,
         document=document,
@@ -167,24 +173,3 @@ def _read_document(environment: Environment) -> Document:
     if settings.routes is not None:
         return document_of_json(settings.routes.encode("utf-8", "surrogateescape"), environment.variable("routes"))
     return Document()
-
-
-def _given(environment: Environment, document: Document) -> Iterator[tuple[str, str, object]]:
-    """Everything that is set explicitly: where, the key, the value."""
-    for leaf in leaves(environment.settings, only_given=True):
-        yield environment.variable(leaf.key), leaf.key, leaf.value
-    tables = [(entry.place, entry.table) for entry in document.backends]
-    for place, table in (*tables, *((entry.place, entry.table) for entry in document.routes)):
-        for leaf in leaves(table, only_given=True):
-            yield place.of(leaf.key), leaf.key, leaf.value
-
-
-def _without_effect(environment: Environment, document: Document) -> Iterator[str]:
-    """One line for each key, however many routes have it."""
-    places: dict[str, list[str]] = {}  # by variable, or by key of the document
-    for where, key, value in _given(environment, document):
-        if not_yet.is_without_effect(key, value):
-            places.setdefault(where if where.isupper() else key, []).append(where)
-    for first, *others in places.values():
-        also = f" (and {len(others)} more like it)" if others else ""
-        yield f"{first}{also}: {not_yet.WARNING}"

@@ -7,7 +7,7 @@ What a route inherits, and whether it makes sense among the others, is :mod:`txg
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import attrs
@@ -30,6 +30,7 @@ from txgateway.config.groups import (
 from txgateway.config.keys import read_bounded
 from txgateway.config.problems import Location, Problem, read_table, suggestion, value_shown
 from txgateway.config.targets import DEMO, Target, target
+from txgateway.config.user_code import POSITIONS
 from txgateway.config.values import choice, integer, listed, optional
 
 #: The largest document that is read.
@@ -119,7 +120,15 @@ class RouteTable(RouteKeys):
     timeout: Timeout = Timeout()
     request_headers: RequestHeaders = RequestHeaders()
     response_headers: ResponseHeaders = ResponseHeaders()
-    middlewares: Annotated[tuple[str, ...], PlainValidator(listed(syntax.resource_name))] = ()
+    middlewares: Annotated[tuple[str, ...], PlainValidator(listed(vocabulary.middleware))] = ()
+
+
+class MiddlewareTable(Table):
+    """A user's middleware as the document has it; its settings are for its own class to judge."""
+
+    use: Annotated[str, PlainValidator(vocabulary.middleware)] = ""
+    position: Annotated[str | None, PlainValidator(choice(*POSITIONS))] = None
+    settings: Mapping[str, Any] = Field(default_factory=dict)
 
 
 @attrs.frozen
@@ -162,6 +171,16 @@ class BackendEntry:
 
 
 @attrs.frozen
+class MiddlewareEntry:
+    """A user's middleware of the document, as :class:`BackendEntry`."""
+
+    name: str
+    place: Place
+    table: MiddlewareTable
+    failed: frozenset[str]
+
+
+@attrs.frozen
 class RouteEntry:
     """A route of the document, as :class:`BackendEntry`."""
 
@@ -177,6 +196,7 @@ class Document:
     backends: tuple[BackendEntry, ...] = ()
     routes: tuple[RouteEntry, ...] = ()
     problems: tuple[Problem, ...] = ()
+    middlewares: tuple[MiddlewareEntry, ...] = ()
 
 
 def document_of_targets(urls: tuple[str, ...], variable: str) -> Document:
@@ -222,21 +242,17 @@ def _read_root(raw: object, variable: str) -> Document:
 
 
 def _read(raw: Mapping[str, Any], variable: str | None) -> Document:
-    known = ("backends", "routes")
+    known = ("backends", "middlewares", "routes")
     problems = [
         Problem(_key(key), None, f"there is no such key{suggestion(key, known)}") for key in raw if key not in known
     ]
-    backends: list[BackendEntry] = []
-    raw_backends = raw.get("backends", {})
-    if not isinstance(raw_backends, dict):
-        problems.append(Problem("backends", None, "expected a table of backends by name"))
-        raw_backends = {}
-    for name, raw_backend in raw_backends.items():
-        place = Place(f"backends.{_key(name)}", variable)
-        problems += _name_problems(name, place)
-        table, wrong, failed = _read_entry(BackendTable, raw_backend, place)
-        problems += wrong
-        backends.append(BackendEntry(name, place, table, failed))
+    backends = [
+        BackendEntry(*entry) for entry in _read_tables(raw, "backends", BackendTable, syntax.name, variable, problems)
+    ]
+    middlewares = [
+        MiddlewareEntry(*entry)
+        for entry in _read_tables(raw, "middlewares", MiddlewareTable, vocabulary.middleware_name, variable, problems)
+    ]
     routes: list[RouteEntry] = []
     raw_routes = raw.get("routes", [])
     if not isinstance(raw_routes, list) or not raw_routes:
@@ -247,7 +263,31 @@ def _read(raw: Mapping[str, Any], variable: str | None) -> Document:
         route, wrong, failed = _read_entry(RouteTable, raw_route, place)
         problems += wrong
         routes.append(RouteEntry(place, route, failed))
-    return Document(tuple(backends), tuple(routes), tuple(problems))
+    return Document(tuple(backends), tuple(routes), tuple(problems), tuple(middlewares))
+
+
+def _read_tables(
+    raw: Mapping[str, Any],
+    kinds: str,
+    kind: type[K],
+    name_parser: Callable[[object], str],
+    variable: str | None,
+    problems: list[Problem],
+) -> Iterator[tuple[str, Place, K, frozenset[str]]]:
+    """The tables of one kind, each with its name and place and what is wrong with it; problems are added."""
+    tables = raw.get(kinds, {})
+    if not isinstance(tables, dict):
+        problems.append(Problem(kinds, None, f"expected a table of {kinds} by name"))
+        return
+    for name, inner in tables.items():
+        place = Place(f"{kinds}.{_key(name)}", variable)
+        try:
+            name_parser(name)
+        except ValueError as exc:
+            problems.append(Problem(place.of(""), None, f"the name is not accepted: {exc}"))
+        table, wrong, failed = _read_entry(kind, inner, place)
+        problems += wrong
+        yield name, place, table, failed
 
 
 def _read_entry(kind: type[K], raw: object, place: Place) -> tuple[K, list[Problem], frozenset[str]]:
@@ -255,14 +295,6 @@ def _read_entry(kind: type[K], raw: object, place: Place) -> tuple[K, list[Probl
         problem = Problem(place.of(""), None, "expected a table")
         return kind(), [problem], frozenset(kind.model_fields)
     return read_table(kind, raw, place.located)
-
-
-def _name_problems(name: str, place: Place) -> list[Problem]:
-    try:
-        syntax.name(name)
-    except ValueError as exc:
-        return [Problem(place.of(""), None, f"the name is not accepted: {exc}")]
-    return []
 
 
 def _key(key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from txgateway.config.document import ENDS, BackendTable, Document, RouteTable
 from txgateway.config.environment import Environment
 from txgateway.config.groups import Leaf, Table, leaves
+from txgateway.config.middlewares import Middlewares
 from txgateway.config.problems import MASK, is_secret
 from txgateway.config.settings import variable_name
 from txgateway.config.targets import Target
@@ -26,8 +27,10 @@ _NOT_INHERITED: Final = frozenset({"middlewares", *ENDS})
 _SECRET_WORDS: Final = ("auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token")
 
 
-def effective_configuration(environment: Environment, document: Document) -> dict[str, dict[str, Any]]:
-    """All settings: ``settings`` by variable, ``backends`` and ``routes`` by name and then by key.
+def effective_configuration(
+    environment: Environment, document: Document, middlewares: Middlewares
+) -> dict[str, dict[str, Any]]:
+    """All settings: ``settings`` by variable, ``backends``, ``middlewares`` and ``routes`` by name and then by key.
 
     Returns:
         A tree of JSON values; each setting is ``{"value": …, "source": …}`` with a source of ``env GATEWAY_X``,
@@ -38,9 +41,12 @@ def effective_configuration(environment: Environment, document: Document) -> dic
     }
     backend_base = _inherited(BackendTable(), settings)
     route_base = _inherited(RouteTable(), settings)
+    if middlewares.default:
+        route_base["middlewares"] = {"value": list(middlewares.default), "source": settings["middlewares"]["source"]}
     return {
         "settings": {variable_name(key): entry for key, entry in settings.items()} | _tracing(environment),
         "backends": {entry.name: backend_base | _own(entry.table, entry.place.source) for entry in document.backends},
+        "middlewares": {name: dict(found.entries) for name, found in middlewares.named.items()},
         "routes": {entry.table.name: route_base | _own(entry.table, entry.place.source) for entry in document.routes},
     }
 

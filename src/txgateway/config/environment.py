@@ -5,7 +5,7 @@ Values are not judged here, but for being empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -18,7 +18,9 @@ from txgateway.config.tracing import TracingSettings, read_tracing
 from txgateway.config.values import shown
 
 _PREFIX: Final = "GATEWAY_"
-_FILE: Final = "_FILE"
+FILE: Final = "_FILE"
+#: Begins the variables of the settings of users' middlewares, of which only these know what there is.
+MIDDLEWARE_PREFIX: Final = "GATEWAY_MIDDLEWARE_"
 _LINK_PROTOCOLS: Final = ("tcp", "udp", "sctp")
 
 _LINK_MESSAGE: Final = (
@@ -38,6 +40,8 @@ class Environment:
         problems: what is wrong with them.
         failed: the keys at the top of the settings that something is wrong with.
         tracing: what OpenTelemetry's variables say; None for no tracing.
+        of_middlewares: the variables that belong to users' middlewares, or to nobody.
+        files_of_middlewares: of those that may name a file, its content, or why there is none.
     """
 
     settings: Settings
@@ -45,6 +49,8 @@ class Environment:
     problems: tuple[Problem, ...]
     failed: frozenset[str]
     tracing: TracingSettings | None
+    of_middlewares: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    files_of_middlewares: Mapping[str, str | Problem] = attrs.field(factory=dict, repr=False)
 
     def variable(self, key: str) -> str:
         """The variable as the user has set it, for problems: with ``_FILE``, if it is a file."""
@@ -72,7 +78,18 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     settings, wrong, failed = read_table(Settings, raw, lambda location: _variable_of(sources, _dotted(location)))
     failed |= {key.partition(".")[0] for key in sources if not _is_in(raw, key)}
     tracing, traces_wrong = read_tracing(environ)
-    return Environment(settings, sources, (*problems, *wrong, *traces_wrong), failed, tracing)
+    own = {name: value for name, value in environ.items() if name.startswith(MIDDLEWARE_PREFIX) and name not in refused}
+    files = {name: _file_of_middleware(name, path) for name, path in own.items() if name.endswith(FILE)}
+    return Environment(settings, sources, (*problems, *wrong, *traces_wrong), failed, tracing, own, files)
+
+
+def _file_of_middleware(name: str, path: str) -> str | Problem:
+    try:
+        return read_bounded(path, MAX_KEY_FILE_BYTES).decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        return Problem(name, None, "the file is not UTF-8 text")
+    except ValueError as exc:
+        return Problem(name, None, str(exc))
 
 
 class _Refused(Exception):
@@ -83,7 +100,7 @@ class _Refused(Exception):
 
 def _value_of(name: str, leaf: Leaf, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """A variable's value and where it came from; None if it is not set."""
-    file_name = name + _FILE
+    file_name = name + FILE
     path = environ.get(file_name) if _takes_file(name) else None
     value = environ.get(name)
     if path is None:
@@ -116,15 +133,28 @@ def _stranger(name: str, value: str) -> Problem | None:
     """What is wrong with a variable by its name alone, or by the service link in its value."""
     if not name.startswith(_PREFIX):
         return None
-    base = name.removesuffix(_FILE)
+    base = name.removesuffix(FILE)
     is_known = name in VARIABLES or (name != base and base in VARIABLES and _takes_file(base))
     is_link = name.endswith("_PORT") and value.partition("://")[0] in _LINK_PROTOCOLS
-    if is_link or (not is_known and _is_service_link(name)):
+    if is_link:
         return Problem(name, shown(value), _LINK_MESSAGE)
-    if is_known:
+    if is_known or name.startswith(MIDDLEWARE_PREFIX):
         return None
-    known = [*VARIABLES, *(f"{known}{_FILE}" for known in VARIABLES if _takes_file(known))]
-    return Problem(name, None, f"there is no such variable{suggestion(name, known)}")
+    return stranger(name, value)
+
+
+def stranger(name: str, value: str, known: Iterable[str] = VARIABLES) -> Problem:
+    """What is wrong with a variable that nobody knows.
+
+    Args:
+        name: it begins as ours do.
+        value: of it.
+        known: what it may have been meant to be; with ``_FILE`` as well.
+    """
+    if _is_service_link(name):
+        return Problem(name, shown(value), _LINK_MESSAGE)
+    names = [*known, *(f"{one}{FILE}" for one in known if _takes_file(one))]
+    return Problem(name, None, f"there is no such variable{suggestion(name, names)}")
 
 
 def _is_service_link(name: str) -> bool:
@@ -140,7 +170,7 @@ def _is_service_link(name: str) -> bool:
 
 
 def _takes_file(name: str) -> bool:
-    return name.startswith(_PREFIX) and not name.endswith(_FILE) and name + _FILE not in VARIABLES
+    return name.startswith(_PREFIX) and not name.endswith(FILE) and name + FILE not in VARIABLES
 
 
 def _put(raw: dict[str, Any], key: str, value: str) -> None:

@@ -28,6 +28,7 @@ _MAX_CANDIDATES: Final = 2000
 #: Keys whose values are shown to nobody: they are secrets, or tables that often hold one.
 _SECRET_KEYS: Final = frozenset({
     "jwt_secret", "jwt_public_key", "jwt_jwks", "routes", "headers", "request_headers", "response_headers",
+    "settings",
 })  # fmt: skip
 _MESSAGES: Final = {
     "model_type": "expected a table",
@@ -121,7 +122,7 @@ def read_table(
 
 def _problem(kind: type[Table], raw: object, where: Callable[[Location], str], error: Any) -> Problem:
     location: Location = error["loc"]
-    place = where(_existing(raw, location, is_missing=error["type"] == "missing"))
+    place = where(existing(raw, location, is_missing=error["type"] == "missing"))
     key = ".".join(part for part in location if isinstance(part, str))
     if error["type"] == "extra_forbidden":
         known = _keys_at(kind, location[:-1])
@@ -134,7 +135,7 @@ def _problem(kind: type[Table], raw: object, where: Callable[[Location], str], e
     return Problem(place, value_shown(key, error["input"]), message)
 
 
-def _existing(raw: Any, location: Location, *, is_missing: bool) -> Location:
+def existing(raw: Any, location: Location, *, is_missing: bool) -> Location:
     """A location as deep as the user's own text goes: a target written as a string has no ``.url`` in it."""
     for depth, part in enumerate(location):
         is_there = part in raw if isinstance(raw, Mapping) else isinstance(raw, list) and isinstance(part, int)

@@ -90,6 +90,7 @@ class Route:
         max_body_bytes: 0 for no limit.
         rate_limit: None without any rate.
         has_own_rate_limit: the route itself says how much, and so has buckets of its own.
+        middlewares: the user's, by what lists call them, outermost first.
     """
 
     name: str
@@ -131,10 +132,12 @@ class Resolver:
 
     Args:
         settings: the environment's.
+        middlewares: of routes that have no list of their own.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, middlewares: tuple[str, ...] = ()) -> None:
         self._settings = settings
+        self._middlewares = middlewares
         self._has_jwt_key = any(getattr(settings, key) is not None for key in JWT_KEY_SOURCES)
         self._timeout = Timeout(**{name: getattr(settings.timeout, name) for name in Timeout.model_fields})
         self._security_headers = SecurityHeaders(**{name: getattr(settings, name) for name in _SECURITY_HEADERS})
@@ -191,7 +194,7 @@ class Resolver:
             security_headers=security_headers,
             request_headers=table.request_headers,
             response_headers=table.response_headers,
-            middlewares=table.middlewares,
+            middlewares=table.middlewares if "middlewares" in table.model_fields_set else self._middlewares,
             **shared,
         )
 

@@ -9,13 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from txgateway.config.syntax import header_name, header_value, path_prefix, split_url, token
+from txgateway.config.syntax import header_name, header_value, path_prefix, resource_name, split_url, token
 from txgateway.config.values import elements, integer, one_of, string
 from txgateway.headers import FORWARDED_NAMES, HOP_BY_HOP
 from txgateway.ratelimit.redis_url import RedisAddress
 
 MAX_WORKERS: Final = 1024
 MAX_BODY_LENGTH: Final = 2**20
+#: What a middleware may be called: variables and metrics are named after it.
+_MIDDLEWARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 _BALANCERS: Final = ("round_robin", "least_request", "random", "hash:client_ip")
 _RETRY_WORDS: Final = ("connect", "reset", "timeout", "refused_stream", "5xx", "grpc-unavailable")
@@ -39,6 +41,32 @@ def workers(value: object) -> int | str:
         return integer(1, MAX_WORKERS)(value)
     except ValueError as exc:
         raise ValueError(f"{exc}, or auto") from exc
+
+
+def middleware_name(value: object) -> str:
+    """A short name of a middleware.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = string(value)
+    if not _MIDDLEWARE.fullmatch(text):
+        raise ValueError("expected up to 64 letters, digits, _, - and ., a letter first")
+    return text
+
+
+def middleware(value: object) -> str:
+    """A middleware as lists have it: ``package.module:Class``, or a short name.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if ":" in string(value):
+        return resource_name(value)
+    try:
+        return middleware_name(value)
+    except ValueError as exc:
+        raise ValueError("expected package.module:Class, or a name of letters, digits, _, - and .") from exc
 
 
 def load_balancer(value: object) -> str:
@@ -112,7 +140,7 @@ def claim_headers(value: object) -> tuple[tuple[str, str], ...]:
     else:
         parts = [part.partition("=") for part in string(value).split(",")] if value != "" else []
         pairs = [(claim.strip(), header.strip()) for claim, _, header in parts]
-    if any(not claim for claim, _ in pairs):
+    if any(not claim or not header for claim, header in pairs):
         raise ValueError("expected claims and headers like sub=X-User-Id,email=X-Email")
     found = tuple((claim, header_name(header)) for claim, header in pairs)
     for _, header in found:

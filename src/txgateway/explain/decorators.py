@@ -26,6 +26,7 @@ from txgateway.middleware.base import Middleware
 from txgateway.middleware.bulkhead import Bulkhead
 from txgateway.middleware.client_address import ClientAddress
 from txgateway.middleware.cors import Cors, EdgeCors
+from txgateway.middleware.guard import Guard
 from txgateway.middleware.observe import Observe, ObserveTraced
 from txgateway.middleware.probes import Probes
 from txgateway.middleware.rate_limit import RateLimit, compile_key
@@ -271,6 +272,7 @@ DESCRIPTIONS: Final[Mapping[type[Middleware], Description]] = {
     Bulkhead: Description(
         keys=("bulkhead.max_concurrent", "bulkhead.max_queue", "bulkhead.queue_timeout"), depends=True
     ),
+    Guard: Description(depends=True),  # explain/users.py tells of the middleware behind it
     HeaderTransform: Description(
         keys=("request_headers.set", "request_headers.remove", "response_headers.set", "response_headers.remove"),
         alone=_same,

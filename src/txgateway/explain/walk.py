@@ -11,6 +11,7 @@ from txgateway.config import Configuration, Route
 from txgateway.config.effective import effective_configuration
 from txgateway.config.settings import JWT_KEY_SOURCES, variable_name
 from txgateway.errors import GatewayError
+from txgateway.explain import users
 from txgateway.explain.asked import Asked, make_request
 from txgateway.explain.candidates import candidates
 from txgateway.explain.decorators import DESCRIPTIONS, Description, Surroundings
@@ -18,13 +19,14 @@ from txgateway.explain.ends import RouteEnd
 from txgateway.explain.still import NoCells
 from txgateway.middleware.authenticate import Authenticate
 from txgateway.middleware.base import Inner, Middleware
+from txgateway.middleware.guard import Guard, Onward
 from txgateway.middleware.router import RouteEntry, Router
 from txgateway.pipeline import Pipeline
 from txgateway.request import GatewayRequest
 from txgateway.routing.table import RouteTable
 
-#: Keys of a route that say what it is for.
-MATCH_KEYS: Final = ("hosts", "path", "methods", "headers", "auth")
+#: Keys of a route that say what it is for, and what is on it besides ours.
+MATCH_KEYS: Final = ("hosts", "path", "methods", "headers", "auth", "middlewares")
 #: Outcomes of a decorator.
 PASSES, DEPENDS, REFUSES, ANSWERS, NOT_REACHED = "passes", "depends", "refuses", "answers", "not reached"
 
@@ -126,6 +128,7 @@ class _Explanation:
                 routes=tuple(entry for entry in document.routes if entry.table.name in names),
                 backends=tuple(entry for entry in document.backends if entry.name in backends),
             ),
+            self._configuration.middlewares,
         )
 
     # --- one decorator --------------------------------------------------------------------------------------------
@@ -138,15 +141,11 @@ class _Explanation:
         settings: Mapping[str, Any],
         own: Mapping[str, Any],
     ) -> dict[str, Any]:
+        if isinstance(node, Guard):
+            return self._user_step(node, request)
         kind = type(node)
         description = DESCRIPTIONS.get(kind) or Description(depends=True)
-        step: dict[str, Any] = {
-            "decorator": kind.__name__,
-            "does": (kind.__doc__ or "").strip().partition("\n")[0],
-            "outcome": NOT_REACHED,
-            "says": {},
-            "settings": dict(_settings(description.keys, settings, own)),
-        }
+        step = _new_step(kind, dict(_settings(description.keys, settings, own)))
         if request is None or self._outcome is not None:
             return step
         try:
@@ -165,6 +164,24 @@ class _Explanation:
             step["outcome"] = DEPENDS if description.depends else PASSES
         return step
 
+    def _user_step(self, guard: Guard, request: GatewayRequest | None) -> dict[str, Any]:
+        kind = users.class_of(guard)
+        step = _new_step(kind, dict(users.entries_of(guard, self._configuration.middlewares)))
+        if request is None or self._outcome is not None:
+            return step
+        step["says"] = users.said_by(guard, request)
+        try:
+            passes = users.asked_alone(guard, request)
+        except GatewayError as refusal:
+            self._refused(refusal, kind.__name__)
+            step["outcome"] = REFUSES
+            return step
+        step["outcome"] = PASSES if passes else DEPENDS
+        if request.ended:
+            step["outcome"] = ANSWERS
+            self._outcome = {"is": "answered", "by": kind.__name__}
+        return step
+
     def _refused(self, refusal: GatewayError, by: str) -> None:
         self._outcome = {
             "is": "refused",
@@ -177,12 +194,19 @@ class _Explanation:
         }
 
 
+def _new_step(kind: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    does = (kind.__doc__ or "").strip().partition("\n")[0]
+    return {"decorator": kind.__name__, "does": does, "outcome": NOT_REACHED, "says": {}, "settings": settings}
+
+
 def _chain(outermost: Inner) -> Iterator[Any]:
     """The decorators from the outermost on, and what is at their end."""
     node: Inner = outermost
     while isinstance(node, Middleware):
         yield node
         node = node.inner
+        if isinstance(node, Onward):
+            node = node.render.__self__  # type: ignore[attr-defined]  # a bound method
     yield node
 
 

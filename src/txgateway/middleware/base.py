@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -13,6 +13,7 @@ from txgateway.errors import GatewayError, InternalError
 from txgateway.leaf import Leaf
 
 if TYPE_CHECKING:
+    from txgateway.middleware.context import Context
     from txgateway.request import GatewayRequest
 
 _log = Logger()
@@ -44,21 +45,38 @@ class Middleware(Leaf):
     - raises a :class:`GatewayError`,
     - or returns ``self.when(deferred, request, then)``: the one way to wait.
 
+    One from outside may have a pydantic model ``Settings`` in it, and is then given such settings. It may have a method
+    ``explain(request)`` that returns a sentence for ``txgateway explain``, or None.
+
+    Class attributes (of those from outside):
+        position: ``route``, or ``edge`` where every request passes it.
+        explains: it decides by the head alone and touches nothing but the request, so that ``explain`` may ask it.
+
     Args:
         inner: what it wraps.
+        settings: its own; None if it has no ``Settings``.
+        context: its collaborators; ours have arguments of their own instead.
     """
 
-    def __init__(self, inner: Inner) -> None:
+    position: ClassVar[str] = "route"
+    explains: ClassVar[bool] = False
+
+    def __init__(self, inner: Inner, settings: Any = None, context: Context | None = None) -> None:
         self.inner = inner
+        self.settings = settings
+        self.context: Any = context  # a Context: Any, so that nobody has to ask whether there is one
 
     def render(self, request: GatewayRequest) -> Any:
         """Treat the request and pass it on."""
         return self.inner.render(request)
 
-    def when(self, deferred: Deferred[Any], request: GatewayRequest, then: Any) -> int:
+    def when(self, deferred: Deferred[Any], request: GatewayRequest, then: Any, name: str = "") -> int:
         """Go on with ``then(result, request)`` when ``deferred`` fires; errors end the request.
 
         If the request is over before (the client left, a deadline), the Deferred is cancelled.
+
+        Args:
+            name: of whom the log tells if something fails; its own unless given.
         """
 
         def settled(_: GatewayRequest) -> None:
@@ -73,7 +91,8 @@ class Middleware(Leaf):
                 return
             error = failure.value
             if not isinstance(error, GatewayError):
-                _log.failure("middleware failed", failure=failure, request_id=request.request_id)
+                told = name or (type(self).__name__ if self.context is None else self.context.name)
+                _log.failure("middleware failed", failure=failure, middleware=told, request_id=request.request_id)
                 error = InternalError()
             request.fail(error)
 

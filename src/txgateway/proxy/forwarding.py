@@ -176,8 +176,8 @@ class Forwarding(Attempts):
             request.respond(status, reason, headers, length)
         except GatewayError as error:
             request.fail(error)
-        except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
-            _log.failure("hook before the head failed", request_id=request.request_id)
+        except Exception:  # noqa: BLE001 -- outside Recovery's reach
+            _log.failure("head failed", request_id=request.request_id)
             request.fail(InternalError())
 
     def _is_tried_again(self, status: int, headers: HeaderList, now: float) -> bool:
@@ -241,9 +241,8 @@ class Forwarding(Attempts):
         headers += (_CONNECTION_UPGRADE, VIA[connection.version])
         try:
             from_client = request.switch_protocols(headers, tunnel)
-        except Exception:  # noqa: BLE001 -- a hook's fault, outside Recovery's reach
-            _log.failure("hook before the head failed", request_id=request.request_id)
-            tunnel.cut(InternalError.reason)
+        except GatewayError as error:  # of a hook, which the log has told of
+            tunnel.cut(error.reason)
             return
         connection.become_tunnel(tunnel)
         if early:

@@ -17,7 +17,7 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txgateway.config import Configuration, Settings
+from txgateway.config import Configuration, ConfigurationError, Settings
 from txgateway.config.settings import variable_name
 from txgateway.reloading.transfer import Received, TransferError, split_frames
 
@@ -85,6 +85,8 @@ class Reloader:
 
     Attributes:
         outcome: of the last reload.
+        on_begin: told each time that it is asked to reload and may.
+        on_over: told when nothing is left that was asked for, whatever came of it, with a line for people.
     """
 
     def __init__(
@@ -107,12 +109,16 @@ class Reloader:
         self._cooperator = Cooperator(_slice(reactor), lambda step: reactor.callLater(PAUSE_S, step))
         self._is_running = self._is_asked_again = self._is_stopped = False
         self._child: _Child | None = None
+        self._result = ""
         self.outcome = Outcome(True, epoch_s())
+        self.on_begin: Callable[[], None] = lambda: None
+        self.on_over: Callable[[str], None] = lambda _: None
 
     def reload(self) -> None:
         """Begin, or begin anew after the one that is under way."""
         if self._is_stopped:
             return
+        self.on_begin()
         if self._is_running:
             self._is_asked_again = True
             return
@@ -147,7 +153,10 @@ class Reloader:
             if received.problems:
                 raise ReloadFailed([str(one) for one in received.problems])
             before = [self._current()]
-            after = _with_fixed(received.configuration(), before[0].settings)
+            try:
+                after = _with_fixed(received.configuration(), before[0].settings)
+            except ConfigurationError as error:
+                raise ReloadFailed([str(one) for one in error.problems]) from error
             yield self._in_slices(self._build(after))
             self.outcome = Outcome(True, self._epoch_s())
             difference = _difference(before[0], after)
@@ -155,6 +164,7 @@ class Reloader:
                 _log.warn("configuration: {warning}", warning=warning)
             yield self._in_slices(_dropped(before))
             _log.info("reloaded", seconds=round(self._reactor.seconds() - began_at, 3), **difference)
+            self._result = f"{len(after.routes)} routes, {len(after.backends)} backends"
         finally:
             gc.freeze()
             gc.enable()
@@ -177,6 +187,7 @@ class Reloader:
         if self._is_stopped:
             return
         self.outcome.is_success = False
+        self._result = _FAILED.format(problem=failure.getErrorMessage())
         if not failure.check(ReloadFailed, TransferError):
             _log.failure(_FAILED, failure, problem=failure.getErrorMessage())
             return
@@ -189,6 +200,8 @@ class Reloader:
         if self._is_asked_again:
             self._is_asked_again = False
             self.reload()
+        elif not self._is_stopped:
+            self.on_over(self._result)
 
 
 def _slice(clock: IReactorTime) -> Callable[[], Callable[[], bool]]:

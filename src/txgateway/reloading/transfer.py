@@ -7,14 +7,16 @@ Both ends are this program: what is unpickled is our own.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from struct import Struct
 from typing import Any, Final
 
-from txgateway.config import Configuration, Problem
+from txgateway.config import Configuration, ConfigurationError, Middlewares, Problem
 from txgateway.config.document import Document
+from txgateway.config.environment import Environment
 from txgateway.config.groups import Table
+from txgateway.config.middlewares import read_middlewares
 
 _LENGTH: Final = Struct(">I")
 #: Routes in a frame: as many as take about a millisecond to read.
@@ -92,6 +94,8 @@ def configuration_frames(configuration: Configuration) -> Iterator[bytes]:
         configuration.hazards,
         environment,
         document.backends,
+        document.middlewares,
+        {name: found.position for name, found in configuration.middlewares.named.items()},
         len(configuration.routes),
     )
     yield _framed(writer.dump(("head", head)))
@@ -150,12 +154,35 @@ class Received:
 
         Raises:
             TransferError: something is missing.
+            ConfigurationError: its middlewares cannot be had in this process.
         """
         if self._head is None:
             raise TransferError("nothing came")
-        settings, backends, tracing, warnings, hazards, environment, document_backends, count = self._head
+        settings, backends, tracing, warnings, hazards, environment, *tables, positions, count = self._head
         if count != len(self._routes):
             raise TransferError("routes are missing")
-        document = Document(document_backends, tuple([entry for _, entry in self._routes]))
+        document_backends, document_middlewares = tables
+        document = Document(
+            document_backends, tuple([entry for _, entry in self._routes]), middlewares=document_middlewares
+        )
+        middlewares = _middlewares(environment, document, positions)
         routes = tuple([route for route, _ in self._routes])
-        return Configuration(settings, backends, routes, tracing, warnings, hazards, environment, document)
+        return Configuration(settings, backends, routes, tracing, middlewares, warnings, hazards, environment, document)
+
+
+def _middlewares(environment: Environment, document: Document, positions: Mapping[str, str]) -> Middlewares:
+    """The user's own, of this process: a module that it has imported before is not imported again.
+
+    Raises:
+        ConfigurationError: what the child has imported is not what is here.
+    """
+    middlewares = read_middlewares(environment, document)
+    problems = list(middlewares.problems)
+    problems += [
+        Problem(name, None, f"its module has changed, and it stands on the {position} now: start the gateway anew")
+        for name, position in positions.items()
+        if name in middlewares.named and middlewares.named[name].position != position
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return middlewares

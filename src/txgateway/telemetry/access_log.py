@@ -6,6 +6,7 @@ same moment. ``LOG_LEVEL`` does not apply here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -23,6 +24,25 @@ BATCH_BYTES = 256 * 1024
 MAX_TEXT = 8192
 #: Of what is known about a fault on our side or a target's.
 MAX_DETAIL = 256
+#: All fields of ours that a line may have.
+FIELDS = frozenset({
+    "ts", "level", "event", "request_id", "trace_id", "span_id", "client_ip", "method", "host", "path", "protocol", "status",
+    "reason", "route", "backend", "target", "attempts", "duration_ms", "upstream_ms", "bytes_in", "bytes_out", "user_agent",
+    "subject", "timing", "detail", "worker", "message", "logger", "traceback",
+})  # fmt: skip
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def check_field(name: str) -> None:
+    """Make sure that a line may have a field of this name besides ours.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if not _FIELD.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a field of the log: a-z, 0-9 and _, a letter first, up to 64")
+    if name in FIELDS:
+        raise ValueError(f"every line of the access log has a field {name!r} already")
 
 
 class _Texts(dict[bytes | None, str | None]):
@@ -106,6 +126,22 @@ class AccessLog:
             self._epoch = self._wall_clock() - self._clock.seconds()  # of the clock's zero
             self._flush_call = self._clock.callLater(FLUSH_S, self._write)
         self._lines += self._encode(_fields(request, self._epoch))
+        if len(self._lines) >= BATCH_BYTES:
+            self.flush()
+
+    def announce_fields(self) -> None:
+        """From now on requests may have ``log_fields``; until then nobody looks for them."""
+        self.record = self._record_with_fields  # type: ignore[method-assign]
+
+    def _record_with_fields(self, request: FinishedRequest) -> None:
+        more: Mapping[str, object] | None = getattr(request, "log_fields", None)
+        if more is None:
+            AccessLog.record(self, request)
+            return
+        if self._flush_call is None:
+            self._epoch = self._wall_clock() - self._clock.seconds()
+            self._flush_call = self._clock.callLater(FLUSH_S, self._write)
+        self._lines += self._encode({**_fields(request, self._epoch), **more})
         if len(self._lines) >= BATCH_BYTES:
             self.flush()
 

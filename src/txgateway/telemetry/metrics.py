@@ -32,6 +32,7 @@ from txgateway.telemetry.cells import (
 )
 from txgateway.telemetry.exposition import Family, Row, negotiate, render
 from txgateway.telemetry.process import process_families
+from txgateway.telemetry.user_metrics import UserMetrics
 
 __all__ = [
     "BUCKETS_S",
@@ -108,6 +109,7 @@ class RequestMetrics:
         connections_refused: accepted and closed at once, at the limit.
         handshakes_failed: of clients that spoke TLS, or should have.
         proxy_headers_refused: on listeners that expect the PROXY protocol, those that did not come too.
+        middlewares: metrics of users' middlewares.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class RequestMetrics:
         self._rate_limit_degraded = rate_limit_degraded
         self._spans_dropped = spans_dropped
         self._series = Series(max_series - _FIXED_LINES - _OTHER_LINES, epoch_s)
+        self.middlewares = UserMetrics(self._series.take)
         self._routes: dict[str, RouteMetrics] = {}
         self._late_routes: dict[str, RouteMetrics] = {}
         self.tokens = Tally()
@@ -238,6 +241,7 @@ class RequestMetrics:
         yield from self._per_target()
         yield from self._per_decision()
         yield from self._per_process()
+        yield from self.middlewares.families()
 
     def _per_method(self) -> Iterator[Family]:
         labels = ("route", "method")

@@ -178,8 +178,11 @@ def test_default_that_many_inherit_is_told_once() -> None:
 
 
 def test_cautions_are_warnings_and_hazards() -> None:
-    configuration = load({
-        "GATEWAY_BACKEND_TARGET": "demo", "GATEWAY_MIDDLEWARES": "a:b", "GATEWAY_POOL_IDLE_TIMEOUT": "2m",
-    })  # fmt: skip
+    document = {
+        "backends": {"a": {"targets": ["http://a"]}},
+        "routes": [{"name": "r", "path": "/", "backend": "a"}],
+        "middlewares": {"unused": {"use": "tests.helpers.own:Tenancy"}},
+    }
+    configuration = load({"GATEWAY_ROUTES": json.dumps(document), "GATEWAY_POOL_IDLE_TIMEOUT": "2m"})
     assert configuration.cautions == (*configuration.warnings, *configuration.hazards)
     assert (len(configuration.warnings), len(configuration.hazards)) == (1, 1)

@@ -110,7 +110,7 @@ def test_every_key_of_a_route_and_a_backend_is_told() -> None:
     for one in told["decorators"]:
         routes |= set(one["settings"])
     known = {leaf.key for leaf in leaves(RouteTable())}
-    assert known - routes == {"name", "middlewares", *ENDS}
+    assert known - routes == {"name", *ENDS}
     backends = set(end["backends"][0]["settings"])
     assert {leaf.key for leaf in leaves(BackendTable())} - backends == {"targets"}
 

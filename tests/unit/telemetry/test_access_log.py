@@ -10,7 +10,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from txgateway.errors import BadRequest, UpstreamReset
-from txgateway.telemetry.access_log import BATCH_BYTES, FLUSH_S, AccessLog
+from txgateway.telemetry.access_log import BATCH_BYTES, FLUSH_S, AccessLog, check_field
+from txgateway.telemetry.access_log import FIELDS as KNOWN_FIELDS
 from txgateway.telemetry.sink import LogSink
 
 FIELDS = [
@@ -225,3 +226,47 @@ def test_what_is_known_of_a_fault_is_told_but_not_of_a_clients() -> None:
     assert "abc" not in reset["detail"]
     assert "detail" not in bad
     assert len(long["detail"]) == 256
+
+
+# --- fields of users' middlewares ---------------------------------------------------------------------------------
+
+
+@attrs.define
+class Extended(Finished):
+    log_fields: Any = None
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_further_fields_are_told_behind_ours_once_they_are_announced(format: str) -> None:
+    log, lines, clock = make(format)
+    log.record(Extended(log_fields={"org": "acme"}))  # nobody has announced it
+    log.announce_fields()
+    log.record(Extended(log_fields={"org": "acme", "seats": 3}))
+    log.record(Extended())
+    log.record(Finished())
+    clock.advance(FLUSH_S)
+    first, second, *others = b"".join(lines.puts).splitlines()
+    assert {first} == set(others)
+    if format == "json":
+        assert list(json.loads(second)) == [*FIELDS, "org", "seats"]
+        assert json.loads(second)["org"] == "acme"
+    else:
+        assert second == first + b" org=acme seats=3"
+
+
+def test_further_fields_count_for_the_batch() -> None:
+    log, lines, _ = make()
+    log.announce_fields()
+    log.record(Extended(log_fields={"org": "x" * BATCH_BYTES}))
+    assert len(lines.puts) == 1
+
+
+def test_names_of_further_fields_are_none_of_ours() -> None:
+    for name in [*FIELDS, "timing", "detail", "worker"]:
+        with pytest.raises(ValueError, match="already"):
+            check_field(name)
+    for name in ["", "Org", "a-b", "1a", "x" * 65]:
+        with pytest.raises(ValueError, match="cannot be a field"):
+            check_field(name)
+    check_field("org")
+    assert set(FIELDS) <= KNOWN_FIELDS
