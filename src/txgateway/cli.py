@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
@@ -18,13 +19,16 @@ from txgateway.config import EX_CONFIG, Configuration, ConfigurationError, Probl
 from txgateway.config.syntax import is_ip_address
 from txgateway.resources import check_resources
 
+if TYPE_CHECKING:
+    from txgateway.policy import WrongFiles
+
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="txgateway")
 def main() -> None:
-    """Look at the gateway's configuration, which is taken from the environment."""
+    """Look at the gateway's configuration, which is taken from the environment, or test one."""
 
 
 @main.command()
@@ -84,6 +88,57 @@ def explain(method: str, url: str, headers: tuple[str, ...], client_ip: str, as_
     else:
         click.echo("\n".join(explanation.lines(told)))
     raise SystemExit(0 if told["route"] is not None else 1)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-k", "text", default="", metavar="TEXT", help="Only cases with TEXT in their names, in whatever case.")
+@click.option(
+    "--junit", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write JUnit XML as well."
+)
+@_AS_JSON
+def test(files: tuple[str, ...], text: str, junit: str | None, as_json: bool) -> None:
+    """Run files of cases: requests against a configuration in memory and in virtual time, and what they expect.
+
+    Exit status 0 if all cases pass, 1 if some fail, 78 if a file or its configuration is wrong. Variables of this
+    process count for nothing here: a file has its own.
+    """
+    from txgateway import policy  # the whole gateway, which the other commands do without
+
+    try:
+        found = policy.read_files(files)
+    except policy.WrongFiles as exc:
+        _refuse_files(exc, as_json)
+    chosen = [(file, file.chosen(text)) for file in found]
+    if not any(cases for _, cases in chosen):
+        raise click.BadParameter(f"no case has {text!r} in its name", param_hint="-k")
+    results = [policy.run_file(file, cases) for file, cases in chosen if cases]
+    if as_json:
+        _print_json(policy.as_tree(results))
+    else:
+        click.echo("\n".join(policy.lines(results)))
+    if junit is not None:
+        _write(junit, policy.junit_xml(results))
+    raise SystemExit(1 if any(result.failed for result in results) else 0)
+
+
+def _refuse_files(error: WrongFiles, as_json: bool) -> NoReturn:
+    for one in error.problems:
+        click.echo(str(one), err=True)
+    if as_json:
+        told = [
+            {"file": one.file, "where": one.problem.where, "value": one.problem.value, "message": one.problem.message}
+            for one in error.problems
+        ]
+        _print_json({"ok": False, "problems": told})
+    raise SystemExit(EX_CONFIG)
+
+
+def _write(path: str, content: bytes) -> None:
+    try:
+        Path(path).write_bytes(content)
+    except OSError as exc:
+        raise click.FileError(path, exc.strerror or "cannot be written") from exc
 
 
 def _load() -> Configuration:

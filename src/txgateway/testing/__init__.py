@@ -2,7 +2,7 @@
 
 :class:`GatewayHarness` needs no more than the gateway does. :mod:`txgateway.testing.laws` and
 :mod:`txgateway.testing.strategies` need Hypothesis, :mod:`txgateway.testing.plugin` is for pytest: the extra ``testing``
-has both. Nothing in the gateway imports anything from here.
+has both. Of the gateway, only the command ``txgateway test`` imports anything from here.
 """
 
 from __future__ import annotations
