@@ -1,10 +1,14 @@
-# Two stages: pip, its cache and the sources stay behind. Nothing is compiled; every dependency has a wheel.
+# Two stages: the compiler, pip, its cache and the sources stay behind. Dependencies have wheels; of the gateway, the modules
+# on the way of a request are compiled.
 FROM python:3.11.14-slim-bookworm AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml README.md LICENSE /build/
+COPY implementation/compiled.py /build/implementation/compiled.py
 COPY src /build/src
 COPY twisted /build/twisted
 RUN python -m venv /opt/txgateway \
-    && /opt/txgateway/bin/pip install --no-cache-dir /build \
+    && TXGATEWAY_COMPILE=1 /opt/txgateway/bin/pip install --no-cache-dir /build \
     # Twisted keeps its list of plugins beside them, where the user below cannot write it.
     && /opt/txgateway/bin/twistd --help >/dev/null \
     && /opt/txgateway/bin/pip uninstall --yes pip setuptools

@@ -29,7 +29,7 @@ LOOK_EVERY_S: Final = 5.0
 #: these reads what was said over TLS 1.2 while they were in use.
 MAX_AGE_S: Final = 24 * 3600.0
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class ListenerCertificates:

@@ -7,7 +7,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Descriptors beside two per connection: listeners, logs, idle connections to targets.
 SPARE: Final = 256

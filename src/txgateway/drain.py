@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txgateway.errors import Draining, GatewayError
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Seconds between two looks at what is still under way, and from the end of listening to the first: a request that its
 #: client has just sent is answered then, and not met by a connection that closes.

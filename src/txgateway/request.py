@@ -21,7 +21,7 @@ from txgateway.problem import grpc_status, is_grpc, render_problem
 from txgateway.transport.interfaces import NO_BODY, HeaderList, Headers, RequestHead, Tunnel
 from txgateway.web_request import WebRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -57,7 +57,7 @@ from txgateway.workers.member import Gateway, Member
 if TYPE_CHECKING:
     from txgateway.telemetry.tracing import Tracing
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 def _paths(configuration: Configuration) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: The first descriptor that is passed (SD_LISTEN_FDS_START).
 FIRST_DESCRIPTOR: Final = 3

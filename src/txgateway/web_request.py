@@ -27,7 +27,7 @@ from txgateway.headers import HOP_BY_HOP
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Header, HeaderList
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class _PullPump:

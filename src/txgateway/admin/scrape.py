@@ -31,7 +31,7 @@ _GZIP_LEVEL = 1
 #: For zlib: the largest window, and a gzip header.
 _GZIP_WBITS = 31
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Metrics(Protocol):

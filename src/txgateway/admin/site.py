@@ -34,7 +34,7 @@ Explain: TypeAlias = Callable[[str], Told | Deferred[Told]]
 #: By path, what asks others for what a page is made of.
 Asks: TypeAlias = Mapping[bytes, Callable[[], Deferred[Any]]]
 
-_log = Logger()
+_log = Logger(__name__)
 
 _SECURITY_HEADERS = (
     (b"Cache-Control", b"no-store"),

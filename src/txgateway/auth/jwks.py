@@ -33,7 +33,7 @@ MAX_RETRY_S: Final = 60.0
 
 _HEADERS: Final = {b"Accept": b"application/jwk-set+json, application/json", b"User-Agent": b"txgateway"}
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class DownloadRefused(Exception):

@@ -29,7 +29,7 @@ MAX_CHECKS: Final = 64
 SPREAD: Final = 0.1
 MAX_SPREAD_S: Final = 1.0
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Checks(Protocol):

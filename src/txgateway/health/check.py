@@ -61,7 +61,7 @@ _WORDS: Final[dict[type[UpstreamError], str]] = {
 _SYSTEM_ERROR: Final = re.compile(r"\b([0-9]{1,3}): ")
 _OPENSSL_REASON: Final = re.compile(r", '([a-z0-9 ]+)'\)")
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 @frozen

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from txgateway.middleware.context import Context
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Inner(Protocol):

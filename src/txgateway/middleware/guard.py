@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: One call in so many is timed.
 TIMED_EVERY = 100

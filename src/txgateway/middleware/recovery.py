@@ -13,7 +13,7 @@ from txgateway.middleware.base import Middleware
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Recovery(Middleware):

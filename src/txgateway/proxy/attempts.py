@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
     from txgateway.transport.interfaces import ClientConnection
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Methods whose repetition does no harm (RFC 9110 section 9.2.2).
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))

@@ -20,7 +20,7 @@ from txgateway.telemetry.metrics import Tally
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 # What stands before the first field is the event's name in the log.
 _HEALTH = "target health: {target} of backend {backend} is {state}: {why}"

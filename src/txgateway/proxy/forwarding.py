@@ -36,7 +36,7 @@ from txgateway.transport.websocket import WEBSOCKET, websocket_accept
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Answers that say that the target, or what is behind it, does not do its work.
 FAULTS = frozenset((502, 503, 504))

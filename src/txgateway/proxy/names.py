@@ -30,7 +30,7 @@ from txgateway.transport.dial import Dialer, TcpAddress
 from txgateway.transport.lookup import Lookups
 from txgateway.transport.wheel import TimerWheel
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Most targets that one name makes.
 MAX_TARGETS: Final = 64

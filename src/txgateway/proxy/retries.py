@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txgateway.proxy.target import Target
     from txgateway.request import GatewayRequest
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Retries:

@@ -21,7 +21,7 @@ from txgateway.config import Configuration, ConfigurationError, Settings
 from txgateway.config.settings import variable_name
 from txgateway.reloading.transfer import Received, TransferError, split_frames
 
-_log = Logger()
+_log = Logger(__name__)
 
 _FAILED: Final = "reload failed, the old configuration stays: {problem}"
 

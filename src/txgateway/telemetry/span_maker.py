@@ -34,7 +34,7 @@ from txgateway.telemetry.trace_context import SAMPLED
 if TYPE_CHECKING:
     from txgateway.transport.interfaces import Header
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: A context without a span.
 NOWHERE: Final = Context()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
     from txgateway.transport.interfaces import Header
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: How long the end waits for the collector.
 FLUSH_S: Final = 5.0

@@ -43,7 +43,7 @@ from txgateway.errors import (
 from txgateway.transport.sockets import SHORTAGES, ImmediateConnector, ImmediateUnixConnector
 from txgateway.transport.wheel import TimerWheel
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Most addresses of one target that a dial tries.
 MAX_ADDRESSES = 8

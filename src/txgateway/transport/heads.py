@@ -49,9 +49,7 @@ def _beginnings(*parts: bytes) -> bytes:
 
 #: What may yet become a request line, without its LF.
 _UNFINISHED_LINE = re.compile(
-    _beginnings(
-        _TOKEN, b" ", _TARGET, b" ", *(b"%c" % letter for letter in b"HTTP/"), rb"[0-9]", rb"\.", rb"[0-9]", rb"\r"
-    )
+    _beginnings(_TOKEN, b" ", _TARGET, b" ", b"H", b"T", b"T", b"P", b"/", rb"[0-9]", rb"\.", rb"[0-9]", rb"\r")
 )
 #: What a request line is longer than its target, at most, before the target counts as too long.
 _METHOD_AND_VERSION_BYTES = 64

@@ -25,7 +25,7 @@ from txgateway.transport.http1_response import CHUNKED, LENGTH, UNTIL_CLOSE, Res
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
 from txgateway.transport.sockets import look_at
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Largest response head.
 MAX_HEAD_BYTES = 64 * 1024

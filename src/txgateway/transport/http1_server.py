@@ -27,7 +27,7 @@ from txgateway.transport.sockets import unsent_bytes
 if TYPE_CHECKING:
     from txgateway.transport.http1_factory import Http1ServerFactory
 
-_log = Logger()
+_log = Logger(__name__)
 
 # Why reading is paused.
 _BY_BODY = 1

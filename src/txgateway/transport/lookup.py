@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolu
 from twisted.logger import Logger
 from zope.interface import implementer
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Most addresses of one name that are kept of an answer.
 MAX_FOUND = 1024

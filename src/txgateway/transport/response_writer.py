@@ -22,7 +22,7 @@ from txgateway.transport.sockets import unsent_bytes
 if TYPE_CHECKING:
     from txgateway.transport.http1_factory import Http1ServerFactory
 
-_log = Logger()
+_log = Logger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Phrases of RFC 9110 section 15; Python 3.11 still has the older ones for four of them.

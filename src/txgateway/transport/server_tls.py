@@ -26,7 +26,7 @@ from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.server_contexts import ServerContexts, reason_of
 from txgateway.transport.sockets import unsent_bytes
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Most bytes in a record (RFC 8446 section 5.1).
 _RECORD_BYTES = 2**14

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 TICK_S = 0.1
 TICKS_PER_COARSE = 10
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Expiring(Protocol):

@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 MAX_WAITING_BYTES = 2 * MAX_MESSAGE_BYTES
 _LENGTH = struct.Struct("!I")
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class ChannelError(Exception):

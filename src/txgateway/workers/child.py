@@ -23,7 +23,7 @@ ANSWER_S = 2.0
 
 State: TypeAlias = Literal["starting", "ready", "draining", "dead"]
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 @frozen

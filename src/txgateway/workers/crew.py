@@ -24,7 +24,7 @@ HOPELESS = (1, EX_CONFIG)
 #: Seconds more than its drain that a worker has for it, and all that it has when it is told twice.
 STOP_S = 15.0
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class Crew:

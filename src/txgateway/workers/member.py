@@ -35,7 +35,7 @@ TOTALS_PER_LAST = 10
 #: Seconds that the last words may take.
 FAREWELL_S = 2.0
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 @attrs.frozen(kw_only=True)

@@ -34,7 +34,7 @@ from txgateway.workers.crew import Crew, CrewReadiness
 from txgateway.workers.spawning import ProcessSpawner, worker_command
 from txgateway.workers.telling import Telling
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class SupervisorService(ReportingService):

@@ -29,7 +29,7 @@ from txgateway.transport.http2.streams import RESET_BY_PEER
 from txgateway.transport.interfaces import ResponseHandler
 from txgateway.transport.wheel import TimerWheel
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Exchanges that share a connection at most, and as long as the target has not said how many it takes.
 MAX_STREAMS: Final = 100

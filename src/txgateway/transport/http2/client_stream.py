@@ -19,7 +19,7 @@ from txgateway.transport.websocket import WEBSOCKET, websocket_accept
 if TYPE_CHECKING:
     from txgateway.transport.http2.client import Http2ClientConnection
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Most 1xx responses in one exchange.
 MAX_INFORMATIONAL: Final = 16

@@ -38,7 +38,7 @@ from txgateway.transport.http2.stream import Stream
 from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
 from txgateway.transport.wheel import TimerWheel
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class _Block:

@@ -19,7 +19,7 @@ from txgateway.transport.sockets import unsent_bytes
 if TYPE_CHECKING:
     from txgateway.transport.http2.server import Http2ServerConnection
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: Of a WebSocket's 101, which HTTP/2 says otherwise, or not at all (RFC 8441 section 5).
 _NOT_IN_TUNNELS: Final = frozenset((b"connection", b"upgrade", b"sec-websocket-accept"))

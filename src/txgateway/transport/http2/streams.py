@@ -16,7 +16,7 @@ from txgateway.transport.http2.sending import FrameSender
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.wheel import TimerWheel
 
-_log = Logger()
+_log = Logger(__name__)
 
 #: After GOAWAY for a fault, what the peer still sends is read and dropped for this long, and up to this much, so that
 #: the kernel does not reset the connection before the peer has read why.
