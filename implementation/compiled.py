@@ -17,7 +17,7 @@ VARIABLE = "TXGATEWAY_COMPILE"
 SOURCES = Path("src")
 #: What most requests pass through; relative to the package.
 MODULES = (
-    "cors.py errors.py fields.py forwarded.py headers.py ids.py leaf.py request.py",
+    "cors.py errors.py fields.py forwarded.py headers.py ids.py leaf.py own_headers.py request.py request_body.py",
     "auth/authenticator.py auth/cache.py auth/token.py",
     "middleware/*.py",
     "proxy/attempts.py proxy/backend.py proxy/balancer.py proxy/breaker.py proxy/forwarding.py proxy/outgoing.py proxy/pool.py",

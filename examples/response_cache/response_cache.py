@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
 
 from cache_rules import asked_age_s, directives, is_known_to, lifetime_s, may_be_shared, received_age_s, varying_names
 from cache_store import Store, Stored
-from txgateway.errors import CLIENT_GONE
 from txgateway.fields import Fields
 from txgateway.headers import field_values
-from txgateway.middleware import NOT_DONE_YET, Context, GatewayRequest, Inner, Middleware
-from txgateway.transport.interfaces import HeaderList
+from txgateway.middleware import CLIENT_GONE, NOT_DONE_YET, Context, GatewayRequest, Inner, Middleware
 
 _HIT, _MISS = (Fields([(b"x-cache", b"X-Cache", told)]) for told in (b"hit", b"miss"))
 #: With these a request is not about the answer as it is kept.
@@ -125,6 +125,7 @@ class _Keeping:
         self._is_personal = is_personal(request)
         self._pieces: list[bytes] = []
         self._room = cache.settings.max_entry_bytes
+        self._stored: Callable[[bytes], Stored]
 
     def on_head(self, request: GatewayRequest) -> None:
         """Before the head of the answer."""
@@ -145,29 +146,18 @@ class _Keeping:
             return
         born_at = self._asked_at - age_s
         selecting = tuple((name, tuple(field_values(self._asked, name))) for name in names)
-        send, end = request.send_body, request.end
-        is_whole = False
+        self._stored = partial(
+            Stored, headers, selecting=selecting, born_at=born_at, lifetime_s=lasts_s, is_shared=is_shared
+        )
+        request.on_body(self._on_body)
+        request.on_finish(self._on_finish)
 
-        def send_body(data: bytes) -> None:
-            self._room -= len(data)
-            self._pieces.append(data)
-            if self._room < 0:
-                self._pieces.clear()
-            send(data)
+    def _on_body(self, request: GatewayRequest, data: bytes) -> None:
+        self._room -= len(data)
+        self._pieces.append(data)
+        if self._room < 0:
+            self._pieces.clear()
 
-        def end_body(trailers: HeaderList) -> None:
-            nonlocal is_whole
-            is_whole = True
-            end(trailers)
-
-        def finished(request: GatewayRequest) -> None:
-            for name in ("send_body", "end"):
-                vars(request).pop(name, None)
-            is_cut = not is_whole or request.reason is not None
-            if not is_cut and self._room >= 0:
-                stored = Stored(headers, b"".join(self._pieces), selecting, born_at, lasts_s, is_shared=is_shared)
-                self._cache.store.keep(self._key, stored)
-
-        # Requests have no hook for bodies: two methods are put aside for the time of this answer.
-        request.send_body, request.end = send_body, end_body  # type: ignore[method-assign]
-        request.on_finish(finished)
+    def _on_finish(self, request: GatewayRequest) -> None:
+        if request.is_whole and self._room >= 0:
+            self._cache.store.keep(self._key, self._stored(b"".join(self._pieces)))

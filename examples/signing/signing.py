@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from gateway_signature import REQUEST_ID, SIGNATURE, TIMESTAMP, sign
-from txgateway.middleware import Context, GatewayRequest, Inner, Middleware
-from txgateway.middleware.authenticate import ClaimHeaders
+from txgateway.middleware import Context, GatewayRequest, Inner, Middleware, OwnHeaders
 
 MIN_SECRET_BYTES = 32
 
@@ -61,7 +60,7 @@ class Signing(Middleware):
 
     def __init__(self, inner: Inner, settings: Settings, context: Context) -> None:
         super().__init__(inner, settings, context)
-        self._own = ClaimHeaders((("signature", SIGNATURE), ("timestamp", TIMESTAMP)))
+        self._own = OwnHeaders([SIGNATURE, TIMESTAMP])
         self._secret = settings.secret.get_secret_value().encode("utf-8")
         self._epoch_s = context.epoch_s
 

@@ -6,9 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from txgateway.errors import ScopeMissing
-from txgateway.middleware import Context, GatewayRequest, Inner, Middleware
-from txgateway.middleware.authenticate import ClaimHeaders, claim_value
+from txgateway.middleware import Context, GatewayRequest, Inner, Middleware, OwnHeaders, ScopeMissing, claim_value
 
 
 class TenantMissing(ScopeMissing):
@@ -39,7 +37,7 @@ class Tenancy(Middleware):
 
     def __init__(self, inner: Inner, settings: Settings, context: Context) -> None:
         super().__init__(inner, settings, context)
-        self._own = ClaimHeaders(((settings.claim, settings.header),))
+        self._own = OwnHeaders([settings.header])
         self._name = settings.header.encode("ascii")
         self._set_tenant = context.log_field("tenant")
         self._refused = context.metrics.counter("refused", "Requests whose token names no tenant.")

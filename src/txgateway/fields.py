@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from txgateway.headers import is_field_value, is_token
+
 if TYPE_CHECKING:
     from txgateway.transport.interfaces import Header, HeaderList
 
@@ -61,6 +63,24 @@ for _name in (
     "sort",
 ):  # fmt: skip
     setattr(ReceivedHeaders, _name, _dropping_names(_name))
+
+
+def problem_of_head(status: object, headers: object) -> str:
+    """What makes it impossible to send this status with these fields; empty if nothing does.
+
+    RFC 9110 sections 5.1, 5.5 and 15: names are tokens, values have no line ends, a final status is 200 to 599, and 101.
+    """
+    if not isinstance(status, int) or not (200 <= status <= 599 or status == 101):
+        return f"status {status!r:.50}"
+    if not isinstance(headers, list):
+        return f"fields are a {type(headers).__name__}, and no list"
+    for field in headers:
+        if not isinstance(field, tuple) or len(field) != 3 or not all(isinstance(part, bytes) for part in field):
+            return f"field {field!r:.100}: expected (lowered name, name, value), in bytes"
+        lowered, name, value = field
+        if not is_token(name) or lowered != name.lower() or not is_field_value(value):
+            return f"field {name!r:.100}"
+    return ""
 
 
 def has_field(headers: HeaderList, lowered: bytes) -> bool:

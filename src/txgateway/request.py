@@ -7,35 +7,30 @@ parts (``Headers`` objects, cookies, form arguments) are made when somebody asks
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
-from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, BodyTooLarge, GatewayError, InternalError
+from txgateway.errors import CLIENT_GONE, CLIENT_GONE_STATUS, GatewayError, InternalError
+from txgateway.fields import ReceivedHeaders, problem_of_head
 from txgateway.forwarded import Forwarded
 from txgateway.hooks import hook_fields
 from txgateway.problem import grpc_status, is_grpc, render_problem
-from txgateway.transport.interfaces import NO_BODY, HeaderList, Headers, RequestHead, Tunnel
-from txgateway.web_request import WebRequest
+from txgateway.request_body import BodyConsumer, RequestBody
+from txgateway.transport.interfaces import NO_BODY, HeaderList, RequestHead, Tunnel
 
 _log = Logger(__name__)
 
+_BODILESS = frozenset({204, 304})
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Hook = Callable[["GatewayRequest"], None]
+BodyHook = Callable[["GatewayRequest", bytes], None]
 
 
-class BodyConsumer(Protocol):
-    """Takes a request's body as it comes."""
-
-    def body_received(self, data: bytes) -> None: ...
-    def body_ended(self, trailers: HeaderList) -> None: ...
-
-
-class GatewayRequest(WebRequest):
+class GatewayRequest(RequestBody):
     """One request and its answer.
 
     The base class makes it an ``IRequest`` for whoever wants one.
@@ -71,6 +66,7 @@ class GatewayRequest(WebRequest):
         "_before_head",
         "_buffered",
         "_consumer",
+        "_on_body",
         "_on_finish",
         "attempts",
         "backend_name",
@@ -118,12 +114,9 @@ class GatewayRequest(WebRequest):
     claims: Mapping[str, Any] = _NOTHING
     reason: str | None = None
     error: GatewayError | None = None
-    max_body_bytes: float = math.inf
-    request_trailers: Headers = ()
-    _unwanted_trailers: tuple[Callable[[bytes], bool], ...] = ()
     forwarded: Forwarded
     response_headers: HeaderList
-    removed_names: frozenset[bytes] = frozenset()
+    _is_cut = False
     hidden_names: frozenset[bytes] = frozenset()
 
     def __init__(self, channel: Any, head: RequestHead) -> None:
@@ -156,6 +149,7 @@ class GatewayRequest(WebRequest):
         self._consumer: BodyConsumer | None = None
         self._buffered = b""
         self._before_head: list[Hook] | None = None
+        self._on_body: tuple[BodyHook, ...] | None = None
         self._on_finish: list[Hook] | None = None
 
     def __repr__(self) -> str:
@@ -173,10 +167,6 @@ class GatewayRequest(WebRequest):
         self.headers = tuple(header for header in self.headers if header[0] not in names)
         self.fields = fields
         self.removed_names |= names
-
-    def drop_trailers(self, is_unwanted: Callable[[bytes], bool]) -> None:
-        """Pass no trailer on whose lowered name ``is_unwanted`` says yes to."""
-        self._unwanted_trailers = (*self._unwanted_trailers, is_unwanted)
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -197,79 +187,18 @@ class GatewayRequest(WebRequest):
         else:
             self._on_finish.append(hook)
 
+    def on_body(self, hook: BodyHook) -> None:
+        """Call ``hook(request, data)`` with each piece of the answer's body before it is sent; last registered first.
+
+        In order, none empty, and none of an answer that has no body (HEAD, 204, 304). Register it before the body begins,
+        at the latest before the head. Whether it was all is known in the end: :attr:`is_whole`.
+        """
+        self._on_body = (hook, *(self._on_body or ()))
+
     def spend(self, phase: str, seconds: float) -> None:
         """Add to a phase, where phases are wanted."""
         if self.phases is not None:
             self.phases[phase] = round(self.phases.get(phase, 0.0) + seconds * 1000, 3)
-
-    # --- request body -----------------------------------------------------------------------------------------
-
-    def limit_body(self, max_bytes: float) -> None:
-        """Refuse a body that declares more than this, or turns out to have more.
-
-        Raises:
-            BodyTooLarge: it does already.
-        """
-        if self.length > max_bytes or self.bytes_in > max_bytes:
-            raise BodyTooLarge
-        self.max_body_bytes = max_bytes
-
-    def receive_body(self, data: bytes) -> None:
-        """The channel has body bytes."""
-        if self.ended:
-            return
-        self.bytes_in += len(data)
-        if self.bytes_in > self.max_body_bytes:
-            self.fail(BodyTooLarge())
-        elif self._consumer is not None:
-            self._consumer.body_received(data)
-        else:
-            self._buffered += data
-
-    def receive_body_end(self, trailers: HeaderList) -> None:
-        """The channel has seen the end of the body."""
-        self.body_complete = True
-        self.request_trailers = trailers
-        if self._consumer is not None and not self.ended:
-            self._end_body(self._consumer)
-
-    def take_body(self) -> bytes:
-        """What has come of the body so far and was not delivered; it is the caller's from now on."""
-        taken, self._buffered = self._buffered, b""
-        return taken
-
-    def want_body(self, consumer: BodyConsumer) -> None:
-        """Deliver the body to ``consumer``: what has come at once, the rest as it comes.
-
-        The request counts as admitted: a client that waits for ``100 Continue`` gets it now.
-        """
-        self.body_wanted = True
-        self._consumer = consumer
-        if self._buffered:
-            consumer.body_received(self.take_body())
-        if self.body_complete:
-            self._end_body(consumer)
-            return
-        if self.bytes_in == 0 and self.length != 0 and b"expect" in self.fields and self.clientproto != b"HTTP/1.0":
-            self.channel.send_continue()
-        self.channel.resume_body()
-
-    def _end_body(self, consumer: BodyConsumer) -> None:
-        # A backend that merges trailers into the header must not see there what was taken out of it.
-        trailers = [field for field in self.request_trailers if field[0] not in self.removed_names]
-        for is_unwanted in self._unwanted_trailers:
-            trailers = [field for field in trailers if not is_unwanted(field[0])]
-        consumer.body_ended(trailers)
-
-    def pause_body(self) -> None:
-        """Stop the flow of the body for a while."""
-        if not self.body_complete:
-            self.channel.pause_body()
-
-    def resume_body(self) -> None:
-        """Let the body flow again."""
-        if not self.body_complete:
-            self.channel.resume_body()
 
     # --- answering --------------------------------------------------------------------------------------------
 
@@ -295,15 +224,50 @@ class GatewayRequest(WebRequest):
                 hook(self)
             except GatewayError:
                 raise
-            except Exception as exc:
+            except BaseException as exc:  # whoever calls sys.exit() here does not mean the gateway
                 _log.failure("hook before the head failed", **hook_fields(hook), request_id=self.request_id)
                 raise InternalError("a hook before the head failed") from exc
+        headers = self.response_headers
+        if self.status.__class__ is not int or headers.__class__ is not ReceivedHeaders or headers.names is None:
+            self._check_head()
         self.responded = True
+
+    def _check_head(self) -> None:
+        """See to it that what others have put together can be sent, and counted."""
+        status, headers = self.status, self.response_headers
+        problem = problem_of_head(status, headers)
+        if problem:
+            self.status = 0
+            _log.error("answer cannot be sent: {problem}", problem=problem, request_id=self.request_id)
+            raise InternalError(f"answer cannot be sent: {problem}")
+        self.status = int(status)
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the answer's body; :meth:`flush` follows."""
+        if self._on_body is not None and not self._show(data):
+            return
         self.bytes_out += len(data)
         self.channel.send_body(data)
+
+    def _show(self, data: bytes) -> bool:
+        """Let the hooks see a piece; whether it may still be sent."""
+        if data and self.method != b"HEAD" and self.status not in _BODILESS:
+            for hook in self._on_body or ():
+                try:
+                    hook(self, data)
+                except Exception as exc:  # noqa: BLE001 -- whoever sends the body has done nothing wrong
+                    if not isinstance(exc, GatewayError):
+                        _log.failure("hook on the body failed", **hook_fields(hook), request_id=self.request_id)
+                        exc = InternalError("a hook on the body failed")
+                    self.fail(exc)
+                if self.ended:
+                    return False
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is over, and a whole answer went out that is no error of the gateway's."""
+        return self.ended and self.reason is None and not self._is_cut
 
     def end(self, trailers: HeaderList) -> None:
         """The answer is complete; without effect if it was cut off."""
@@ -354,6 +318,7 @@ class GatewayRequest(WebRequest):
     def abort(self) -> None:
         """Cut the answer off, visibly."""
         if not self.ended:
+            self._is_cut = True
             self.channel.reset()
             self._finish()
 
@@ -378,6 +343,7 @@ class GatewayRequest(WebRequest):
 
     def tunnel_ended(self, reason: str | None) -> None:
         """Both directions of the tunnel are closed."""
+        self._is_cut = True  # nobody knows what was its end
         self.reason = reason
         self._finish()
 
@@ -389,14 +355,14 @@ class GatewayRequest(WebRequest):
         for hook in reversed(self._on_finish or ()):
             try:
                 hook(self)
-            except Exception:  # noqa: BLE001 -- the other hooks release things too
+            except BaseException:  # noqa: BLE001 -- the other hooks release things too
                 _log.failure("on_finish hook failed", **hook_fields(hook), request_id=self.request_id)
         producer, self.producer = self.producer, None
         if self.reason is not None and producer is not None:
             producer.stopProducing()
         self.channel = None
         self._consumer = None
-        self._before_head = self._on_finish = None
+        self._before_head = self._on_body = self._on_finish = None
         if "notifications" in self.__dict__:
             self._notify()
 

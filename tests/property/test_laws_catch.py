@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import deferLater
 
 from txgateway.errors import BadRequest, BulkheadFull, GatewayError
-from txgateway.middleware import Context, GatewayRequest, Inner, Middleware
+from txgateway.middleware import Context, GatewayRequest, Inner, Middleware, OwnHeaders, claim_value
 from txgateway.testing.laws import LAWS, LawBroken, assert_middleware_laws
 
 EXAMPLES = 40
@@ -288,6 +288,89 @@ class NeverForgets(KnowsWhoIsThere):
         return self.inner.render(request)
 
 
+class Remembers(Tried):
+    """Keeps whole answers to GET for some seconds."""
+
+    def __init__(self, inner: Inner, settings: Any, context: Context) -> None:
+        super().__init__(inner, settings, context)
+        self.known: dict[bytes, tuple[float, int, Any, bytes]] = {}
+
+    def render(self, request: GatewayRequest) -> Any:
+        if request.method != b"GET":
+            return self.inner.render(request)
+        until, status, headers, body = self.known.get(request.uri, (-1.0, 0, [], b""))
+        if self.clock.seconds() < until:
+            request.answer(status, self.said(headers), body)
+            return 1
+        pieces: list[bytes] = []
+        heads: list[Any] = []
+
+        def keep(request: GatewayRequest) -> None:
+            if self.may_keep(request):
+                lasts_until = self.clock.seconds() + 10.0
+                self.known[request.uri] = (lasts_until, request.status, heads[0], b"".join(pieces))
+
+        request.before_head(lambda request: heads.append(tuple(request.response_headers)))
+        request.on_body(lambda _, data: pieces.append(data))
+        request.on_finish(keep)
+        return self.inner.render(request)
+
+    def may_keep(self, request: GatewayRequest) -> bool:
+        return request.is_whole
+
+    def said(self, headers: Any) -> Any:
+        return list(headers)
+
+
+class RemembersHalves(Remembers):
+    def may_keep(self, request: GatewayRequest) -> bool:
+        return request.responded and request.status == 200
+
+
+class ForgetsWhatItIs(Remembers):
+    def said(self, headers: Any) -> Any:
+        return [header for header in headers if header[0] != b"content-type"]
+
+
+class TellsWhose(Tried):
+    """Sets a header to a claim."""
+
+    own = OwnHeaders(["X-Whose-It-Is"])
+
+    def render(self, request: GatewayRequest) -> Any:
+        value = claim_value(request.claims.get("org")) or b"nobody"
+        self.tell(request, ((b"x-whose-it-is", b"X-Whose-It-Is", value),))
+        return self.inner.render(request)
+
+    def tell(self, request: GatewayRequest, fields: Any) -> None:
+        self.own.replace(request, fields)
+
+
+class TrustsSpelling(TellsWhose):
+    def tell(self, request: GatewayRequest, fields: Any) -> None:
+        request.remove_headers(frozenset({fields[0][0]}))
+        request.headers = (*request.headers, *fields)
+        request.fields = request.fields | {fields[0][0]: fields[0][2]}
+
+
+class LetsConnectionTakeIt(TellsWhose):
+    def tell(self, request: GatewayRequest, fields: Any) -> None:
+        said = request.fields.get(b"connection")
+        self.own.replace(request, fields)
+        if said is not None and b"connection" not in request.fields:
+            request.headers = (*request.headers, (b"connection", b"Connection", said))
+            request.fields = request.fields | {b"connection": said}
+
+
+class ForgetsTrailers(TellsWhose):
+    def tell(self, request: GatewayRequest, fields: Any) -> None:
+        before = request._unwanted_trailers
+        self.own.replace(request, fields)
+        request._unwanted_trailers = before
+
+
+KEPT = {"may_answer": True, "depends_on_others": True, "response_headers": ((b"Content-Type", b"text/x"),)}
+WHOSE = {"changes_request_headers": ["X-Whose-It-Is"], "claims": {"org": "acme"}}
 CASES: list[tuple[str, type[Tried], type[Tried], dict[str, Any]]] = [
     ("answers_once", AnswersTwice, AnswersItself, {"may_answer": True}),
     ("settles", ForgetsToGoOn, Waits, {}),
@@ -310,6 +393,11 @@ CASES: list[tuple[str, type[Tried], type[Tried], dict[str, Any]]] = [
     ("shares_nothing", MutatesWhatIsShared, NamesUsers, {}),
     ("keeps_apart", EchoesTheLastPath, EchoesPath, {"changes_response_headers": ["X-Path"]}),
     ("any_chunking", StumblesOverEmptyPieces, LooksAtPieces, {}),
+    ("repeats_what_was_said", RemembersHalves, Remembers, KEPT),
+    ("repeats_what_was_said", ForgetsWhatItIs, Remembers, KEPT),
+    ("drops_forgeries", TrustsSpelling, TellsWhose, WHOSE),
+    ("drops_forgeries", LetsConnectionTakeIt, TellsWhose, WHOSE),
+    ("drops_forgeries", ForgetsTrailers, TellsWhose, WHOSE),
     ("frees_everything", KeepsATimer, TellsOfSlowOnes, {}),
     ("keeps_nothing", NeverForgets, KnowsWhoIsThere, {}),
 ]

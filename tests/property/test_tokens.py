@@ -22,7 +22,7 @@ from txgateway.auth.jwk import MAX_KEYS, read_jwks
 from txgateway.auth.keys import KeySet, keys_from_secret
 from txgateway.auth.token import MAX_TOKEN_BYTES, TokenValidator, VerifiedToken
 from txgateway.errors import TokenBadClaims, TokenError, TokenExpired, TokenNotYetValid
-from txgateway.middleware.authenticate import claim_value
+from txgateway.own_headers import claim_value
 
 #: One key for each kind, so that every algorithm has one; and one without a name of its own.
 KEYS = key_set(

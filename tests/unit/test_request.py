@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
+from tests.helpers.logs import logged_events
 from tests.unit.support import Body, StubChannel, logged_failures, stub_request
 from twisted.internet.address import IPv4Address
 from twisted.web.http_headers import Headers
@@ -155,6 +157,48 @@ def test_hook_before_the_head_that_fails_does_not_stop_the_error_answer() -> Non
     assert ran == ["outer"]
     assert len(failures) == 2
     assert (request.status, request.reason, request.ended) == (500, "INTERNAL_ERROR", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("200", []),
+        (None, []),
+        (0, []),
+        (199, []),
+        (600, []),
+        (200, [(b"x-a", b"X-A\r\nX-B", b"v")]),
+        (200, [(b"x-a", b"X-A", b"v\r\nSet-Cookie: a=b")]),
+        (200, [(b"x-a", b"X-A", b"v\0")]),
+        (200, [(b"x-b", b"X-A", b"v")]),
+        (200, [("x-a", "X-A", "v")]),
+        (200, [(b"X-A", b"v")]),
+        (200, [None]),
+        (200, None),
+    ],
+)
+def test_what_a_hook_leaves_that_cannot_be_sent_is_an_error_and_nothing_else(status: Any, headers: Any) -> None:
+    request, channel = made()
+
+    def spoil(request: GatewayRequest) -> None:
+        request.status, request.response_headers = status, headers
+
+    request.before_head(spoil)
+    with logged_events() as events:
+        with pytest.raises(InternalError):
+            request.respond(200, b"", [], 0)
+        assert channel.events == []
+        request.fail(InternalError())
+    assert [event["log_format"] for event in events] == ["answer cannot be sent: {problem}"]
+    assert request.status == 500
+    assert head_of(channel)[0] == 500
+
+
+def test_status_of_the_library_is_a_number() -> None:
+    request, channel = made()
+    request.respond(HTTPStatus.NOT_FOUND, b"", [(b"x-a", b"X-A", b"v")], 0)
+    assert request.status.__class__ is int
+    assert head_of(channel)[0] == 404
 
 
 def test_hooks_before_the_head_do_not_run_for_a_client_that_left() -> None:

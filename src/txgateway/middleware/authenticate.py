@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from txgateway.auth.authenticator import Authenticator
 from txgateway.auth.token import VerifiedToken
 from txgateway.errors import ScopeMissing, TokenMalformed
-from txgateway.headers import (
-    HOP_BY_HOP,
-    NEVER_NOMINATED,
-    cgi_name,
-    connection_tokens,
-    field_values,
-    has_odd_names,
-    is_field_value,
-)
+from txgateway.headers import field_values
 from txgateway.middleware.base import Inner, Middleware
+from txgateway.own_headers import OwnHeaders, claim_value
 from txgateway.routing.path import behind_authority, canonical_path
-from txgateway.transport.interfaces import NO_BODY
+from txgateway.transport.interfaces import Headers
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
 
 _AUTHORIZATION = b"authorization"
 _ONLY_AUTHORIZATION = frozenset({_AUTHORIZATION})
-#: Controls and line separators of Unicode.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-Fields: TypeAlias = tuple[tuple[bytes, bytes, bytes], ...]
-NO_FIELDS: Fields = ()
-
-_NONE: frozenset[bytes] = frozenset()
 
 
 class Authenticate(Middleware):
@@ -103,7 +87,7 @@ class Authenticate(Middleware):
 
     def _pass_unseen(self, request: GatewayRequest) -> Any:
         if self._headers is not None:
-            self._headers.replace(request, NO_FIELDS)
+            self._headers.replace(request, ())
         if not self._forward_token and any(
             value[:7].lower() == b"bearer " for value in field_values(request.headers, _AUTHORIZATION)
         ):
@@ -124,28 +108,25 @@ class DropClaimHeaders(Middleware):
         self._headers = ClaimHeaders(claim_headers)
 
     def render(self, request: GatewayRequest) -> Any:
-        self._headers.replace(request, NO_FIELDS)
+        self._headers.replace(request, ())
         return self.inner.render(request)
 
 
-class ClaimHeaders:
+class ClaimHeaders(OwnHeaders):
     """The header fields that a backend learns claims by.
-
-    A client's field counts as one of them in whatever way its name is spelled that a backend could take for the same:
-    CGI (RFC 3875 section 4.1.18) and its likes make one variable of ``X-User-Id``, ``X_User_Id`` and ``X.User.Id``.
 
     Args:
         pairs: of claim and header.
     """
 
     def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(header for _, header in pairs)
         self._fields = [(claim, header.lower().encode("ascii"), header.encode("ascii")) for claim, header in pairs]
         self._name = f"claim headers: {pairs!r}"
-        self._plain = frozenset(cgi_name(lowered) for _, lowered, _ in self._fields)
 
-    def of(self, token: VerifiedToken) -> Fields:
+    def of(self, token: VerifiedToken) -> Headers:
         """The fields that say what the token does; worked out once for each token."""
-        known: Fields | None = token.derived.get(self._name)
+        known: Headers | None = token.derived.get(self._name)
         if known is None:
             known = tuple(
                 (lowered, name, value)
@@ -154,55 +135,3 @@ class ClaimHeaders:
             )
             token.derived[self._name] = known
         return known
-
-    def replace(self, request: GatewayRequest, fields: Fields) -> None:
-        """Drop the client's own copies, in the trailers too, and add ``fields``."""
-        mine = self._among(request.fields)
-        connection = request.fields.get(b"connection")
-        if connection is not None and self._among(nominated := connection_tokens(connection)):
-            # What the client's Connection names goes now: at the end, it would take what is set here as well.
-            mine |= (nominated - NEVER_NOMINATED - HOP_BY_HOP) | {b"connection"}
-        if mine:
-            request.remove_headers(mine)
-        if request.length != NO_BODY:
-            request.drop_trailers(self._is_mine)
-        if fields:
-            request.headers = (*request.headers, *fields)
-            request.fields = request.fields | {lowered: value for lowered, _, value in fields}
-
-    def _among(self, names: Collection[bytes]) -> frozenset[bytes]:
-        """Those of these lowered names that count as one of the headers."""
-        if self._plain.isdisjoint(names) and not has_odd_names(names):
-            return _NONE
-        return frozenset(filter(self._is_mine, names))
-
-    def _is_mine(self, lowered: bytes) -> bool:
-        return cgi_name(lowered) in self._plain
-
-
-def claim_value(claim: object) -> bytes | None:
-    """A claim as a field value, or None if it has none and the field is left out.
-
-    Strings are as they are, in UTF-8; numbers and booleans as in JSON; a list of these is joined by commas, as lists
-    in fields are (RFC 9110 section 5.6.1); objects, and lists of them, are compact JSON in ASCII. Nothing is escaped
-    or cut: a string that is empty, has a control character or white space at either end, or a comma where it is in a
-    list, could be read as somebody else's.
-    """
-    value = _scalar(claim)
-    if value is None and isinstance(claim, list) and not any(isinstance(item, dict | list) for item in claim):
-        items = [_scalar(item) for item in claim]
-        if None in items or any("," in item for item in items if item):
-            return None
-        value = ",".join(item for item in items if item)
-    elif isinstance(claim, dict | list):
-        value = json.dumps(claim, separators=(",", ":"))
-    if not value:
-        return None
-    encoded = value.encode("utf-8")
-    return encoded if is_field_value(encoded) else None
-
-
-def _scalar(claim: object) -> str | None:
-    if isinstance(claim, str):
-        return claim if claim and claim == claim.strip() and _CONTROL.search(claim) is None else None
-    return json.dumps(claim) if isinstance(claim, bool | int | float) else None

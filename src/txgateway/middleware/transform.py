@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from txgateway.headers import HOP_BY_HOP, NEVER_NOMINATED, connection_tokens
 from txgateway.middleware.base import Inner, Middleware
+from txgateway.own_headers import OwnHeaders
 from txgateway.transport.interfaces import HeaderList
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _slash(path: bytes, position: int) -> int:
 class HeaderTransform(Middleware):
     """Sets and removes header fields of the request and of the response.
 
+    Those of the request in whatever way a client spells them that a backend may take for the same.
+
     Position: above PathTransform; below whatever reads the client's own headers.
     Refuses: nothing.
     On cancel: nothing to free.
@@ -90,17 +92,13 @@ class HeaderTransform(Middleware):
     ) -> None:
         super().__init__(inner)
         self._request_fields = _fields(request_set)
-        self._request_drop = _names((*request_set, *request_remove))
+        self._own = OwnHeaders((*request_set, *request_remove)) if request_set or request_remove else None
         self._response_fields = _fields(response_set)
         self._response_drop = _names((*response_set, *response_remove))
 
     def render(self, request: GatewayRequest) -> Any:
-        if self._request_drop:
-            # What the client's Connection names goes now: at the end, it would take what the route sets as well.
-            nominated = connection_tokens(request.fields.get(b"connection", b"")) - NEVER_NOMINATED - HOP_BY_HOP
-            request.remove_headers(self._request_drop | nominated | {b"connection"})
-            request.headers = (*request.headers, *self._request_fields)
-            request.fields.update((lowered, value) for lowered, _, value in self._request_fields)
+        if self._own is not None:
+            self._own.replace(request, self._request_fields)
         if self._response_drop:
             request.hidden_names |= self._response_drop
             request.before_head(self._change_response)

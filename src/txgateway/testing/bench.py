@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -121,6 +121,8 @@ class Bench:
     Args:
         factory: makes it; None for none, to compare with.
         further: fields that every request has.
+        answered: fields that every answer of the inner has, in place of its own of these names.
+        claims: of every request's token.
 
     Attributes:
         middleware: what was made.
@@ -128,15 +130,22 @@ class Bench:
         faults: what was logged as an error.
     """
 
-    def __init__(self, factory: MiddlewareFactory | None, further: Pairs = ()) -> None:
+    def __init__(
+        self,
+        factory: MiddlewareFactory | None,
+        further: Pairs = (),
+        answered: Pairs = (),
+        claims: Mapping[str, Any] | None = None,
+    ) -> None:
         self.clock = VirtualClock()
         self.wheel = TimerWheel(self.clock)
-        self.inner: Any = ScriptedInner(self.clock)
+        self.inner: Any = ScriptedInner(self.clock, answered)
         guarded: Any = self.inner if factory is None else decorated(self.inner, factory, self.clock)
         self.middleware: Any = guarded if factory is None else guarded.middleware
         self.blocked: list[str] = []
         self.faults: list[str] = []
         self._further = further
+        self._claims = claims
         self._records: dict[Any, Record] = {}
         edge = partial(ClientAddress, policy=ForwardedPolicy(()))
         sentinel: Any = _Sentinel
@@ -240,6 +249,8 @@ class Bench:
         record.request = WatchedRequest(channel, head, record)
         record.request.request_id = f"tested-{record.number}"
         record.request.route_name = "tested"
+        if self._claims:
+            record.request.claims, record.request.subject = self._claims, self._claims.get("sub")
         return record.request
 
     def _dispatch(self, request: WatchedRequest) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, TypeAlias
 
-from txgateway.config import Middlewares, UserMiddleware
+import attrs
+
+from txgateway.config import Configuration, Middlewares, UserMiddleware
+from txgateway.config.middlewares import snake
 from txgateway.middleware.base import Inner
 from txgateway.middleware.context import Context
 from txgateway.testing.clients import EPOCH_S
@@ -38,13 +41,36 @@ def decorated(
     Raises:
         MiddlewareFailed: the factory raised something.
     """
+    parts, described = parts or UserParts(), Middlewares(named={name: _described(name, factory)})
+    made = UserDecorators(described, parts, clock, lambda: EPOCH_S + clock.seconds(), Random(1))
+    (decorator,) = made.of_route((name,), route)
+    return decorator(inner)
 
+
+def with_middlewares(configuration: Configuration, factories: Mapping[str, MiddlewareFactory]) -> Configuration:
+    """The same with further middlewares in every route, below those that it has.
+
+    Args:
+        factories: by name, the first outermost.
+
+    Raises:
+        ValueError: there is a middleware of one of the names.
+    """
+    before = configuration.middlewares
+    taken = {snake(name) for name in before.named}
+    if twice := [name for name in factories if snake(name) in taken]:
+        raise ValueError(f"the configuration has a middleware of its own that is called {twice[0]!r}")
+    named = {**before.named, **{name: _described(name, factory) for name, factory in factories.items()}}
+    routes = tuple(attrs.evolve(one, middlewares=(*one.middlewares, *factories)) for one in configuration.routes)
+    return attrs.evolve(configuration, middlewares=attrs.evolve(before, named=named), routes=routes)
+
+
+def _described(name: str, factory: MiddlewareFactory) -> UserMiddleware:
     def kind(below: Inner, _: object, context: Context) -> Inner:
         return factory(below, context)
 
-    made: Any = UserDecorators(Middlewares(), parts or UserParts(), clock, lambda: EPOCH_S + clock.seconds(), Random(1))
-    described: Any = UserMiddleware(name=name, use="", kind=kind, position="route", settings=None, entries={})  # type: ignore[arg-type]
-    return made._decorator(described, route)(inner)
+    made: Any = kind
+    return UserMiddleware(name=name, use="", kind=made, position="route", settings=None, entries={})
 
 
 def factory_of(kind: type[Any], settings: Any = None) -> MiddlewareFactory:

@@ -15,14 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from txgateway.config import Configuration, load
 from txgateway.listeners import server_limits
 from txgateway.middleware.base import Middleware
-from txgateway.middleware.bulkhead import Bulkhead
 from txgateway.request import GatewayRequest
 from txgateway.telemetry.access_log import AccessLog
 from txgateway.telemetry.metrics import RequestMetrics, TargetState
 from txgateway.testing.backends import ScriptedBackend, ScriptedTarget
 from txgateway.testing.calls import Answer, Call, as_bytes
 from txgateway.testing.clients import EPOCH_S
-from txgateway.testing.context import MiddlewareFactory, decorated
+from txgateway.testing.context import MiddlewareFactory, with_middlewares
 from txgateway.testing.reactor import MemoryReactor
 from txgateway.transport.http1_factory import Http1ServerFactory
 from txgateway.transport.http1_server import Http1ServerConnection
@@ -63,18 +62,19 @@ class GatewayHarness:
         routes: a routes document.
         routes_file: the path of one, instead.
         environment: further variables. Without any routing there is one backend, ``default``.
-        middlewares: by name, what makes each of them, beside those that the document names; they stand in every route
-            where users' middlewares do, right above the bulkhead, the first outermost.
+        middlewares: by name, what makes each of them; they stand in every route where users' middlewares do, right above
+            the bulkhead: those that the document names, then these, the first outermost.
 
     Attributes:
         clock: virtual time, and the gateway's reactor.
-        configuration: as loaded.
+        configuration: as loaded, with the further middlewares.
         tree: what runs.
         backends: by name, with the scripts that they go by.
 
     Raises:
         ConfigurationError: the configuration is not right.
-        ValueError: it needs something that is not here.
+        ValueError: it needs something that is not here, or has a middleware of the same name.
+        MiddlewareFailed: what makes one of the middlewares raised something.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class GatewayHarness:
         environment: Mapping[str, str] | None = None,
         middlewares: Mapping[str, MiddlewareFactory] | None = None,
     ) -> None:
-        self.configuration = load(_environment(routes, routes_file, environment or {}))
+        loaded = load(_environment(routes, routes_file, environment or {}))
+        self.configuration = with_middlewares(loaded, middlewares or {})
         if self.configuration.settings.redis_url is not None:
             raise ValueError("limits are kept in memory here: leave GATEWAY_REDIS_URL out")
         self.clock = MemoryReactor()
@@ -96,7 +97,6 @@ class GatewayHarness:
         self.metrics = RequestMetrics(self._target_states, epoch_s=self.epoch_s)
         self._user_parts = UserParts(self.metrics.middlewares, self._access_log)
         self.tree = Tree(self.configuration, self._surroundings())
-        self._insert(middlewares or {})
         self._requests: list[GatewayRequest] = []
         self._calls: list[Call] = []
         self._factory = self._listener()
@@ -329,16 +329,6 @@ class GatewayHarness:
                 backend.targets[target.label] = far_end
                 self.clock.far_ends.setdefault("127.0.0.1:1" if target.is_demo else place, far_end)
         return backends
-
-    def _insert(self, middlewares: Mapping[str, MiddlewareFactory]) -> None:
-        for entry in self.tree.pipeline.routes.entries.values():
-            outer: Any = entry.resource
-            while not isinstance(outer.inner, Bulkhead) and getattr(outer.inner, "phase", "") != "queue":
-                outer = outer.inner
-            for name, factory in reversed(list(middlewares.items())):
-                outer.inner = decorated(
-                    outer.inner, factory, self.clock, name=name, route=entry.name, parts=self._user_parts
-                )
 
 
 def _environment(

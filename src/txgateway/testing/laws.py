@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import attrs
 import hypothesis
-from attrs import frozen
 from hypothesis import HealthCheck, Phase, Verbosity, given
 from hypothesis import strategies as st
 
@@ -19,9 +19,11 @@ from txgateway.middleware.base import Middleware
 from txgateway.testing.bench import HORIZON_S
 from txgateway.testing.containers import container_sizes
 from txgateway.testing.context import MiddlewareFactory, factory_of
+from txgateway.testing.forgeries import drops_forgeries
+from txgateway.testing.law import Law, LawBroken, law
 from txgateway.testing.samples import SAMPLES
 from txgateway.testing.scripted_inner import CRASH_TEXT, FAILED, RAISED
-from txgateway.testing.stories import Client, End, Pairs, Story, told
+from txgateway.testing.stories import Client, End, Pairs, Story
 from txgateway.testing.strategies import chunkings, histories, pairs_of_stories, stories
 from txgateway.testing.trial import HOLDING, Promises, Trial, difference
 
@@ -34,58 +36,10 @@ CROWD: Final = 12
 _REASONS: Final = {End.RAISES: RAISED.reason, End.FAILS: FAILED.reason, End.BREAKS: FAILED.reason}
 
 
-class LawBroken(AssertionError):
-    """A middleware does not keep a law.
-
-    Attributes:
-        law: its name.
-    """
-
-    law = ""
-
-
-@frozen
-class Law:
-    """One law.
-
-    Attributes:
-        name: of the function.
-        text: what has to be true, in a sentence.
-        examples: what it is tried on.
-        check: says what is wrong.
-        broken: what is raised then; a class for each law, so that an example is made smaller for one law only.
-    """
-
-    name: str
-    text: str
-    examples: Callable[[], st.SearchStrategy[Any]]
-    check: Callable[[Trial, Any], str | None]
-    broken: type[LawBroken]
-
-    def __call__(self, trial: Trial, example: Any) -> None:
-        """Judge one example.
-
-        Raises:
-            LawBroken: the law is.
-        """
-        complaint = self.check(trial, example)
-        if complaint is not None:
-            history = told([example] if isinstance(example, Story) else example)
-            raise self.broken(f"{self.name}: {self.text}\n  {complaint}\n  This is what happened:\n{history}")
-
-
-def _law(examples: Callable[[], st.SearchStrategy[Any]]) -> Callable[[Callable[[Trial, Any], str | None]], Law]:
-    def made(check: Callable[[Trial, Any], str | None]) -> Law:
-        name, text = check.__name__, (check.__doc__ or "").strip().splitlines()[0]
-        return Law(name, text, examples, check, type("LawBroken", (LawBroken,), {"law": name}))
-
-    return made
-
-
 # --- of one exchange ------------------------------------------------------------------------------------------------
 
 
-@_law(stories)
+@law(stories)
 def never_blocks(trial: Trial, story: Story) -> str | None:
     """Nothing blocks: the reactor has other requests to serve."""
     exchange = trial.exchange(story)
@@ -95,13 +49,13 @@ def never_blocks(trial: Trial, story: Story) -> str | None:
     return f"render takes {spent_s:.2f} s of CPU" if spent_s > MAX_RENDER_CPU_S else None
 
 
-@_law(stories)
+@law(stories)
 def shares_nothing(trial: Trial, story: Story) -> str | None:
     """What requests of a connection share is replaced, and never changed in place."""
     return trial.exchange(story).outcome.record.changed or None
 
 
-@_law(stories)
+@law(stories)
 def counts_at_the_end(trial: Trial, story: Story) -> str | None:
     """What is counted is read when the request is over, when it is right."""
     exchange = trial.exchange(story)
@@ -117,7 +71,7 @@ def counts_at_the_end(trial: Trial, story: Story) -> str | None:
     return f"it reports {wrong}, and it was {true}" if wrong else None
 
 
-@_law(stories)
+@law(stories)
 def answers_once(trial: Trial, story: Story) -> str | None:
     """A request is answered once, and nobody is asked when it is over."""
     outcome = trial.exchange(story).outcome
@@ -131,7 +85,7 @@ def answers_once(trial: Trial, story: Story) -> str | None:
     return None
 
 
-@_law(stories)
+@law(stories)
 def passes_errors_on(trial: Trial, story: Story) -> str | None:
     """An error of the inner comes to the client as that error."""
     exchange = trial.exchange(story)
@@ -148,7 +102,7 @@ def passes_errors_on(trial: Trial, story: Story) -> str | None:
     return None
 
 
-@_law(stories)
+@law(stories)
 def settles(trial: Trial, story: Story) -> str | None:
     """Every request ends in time, unless it is in the inner's hands."""
     exchange = trial.exchange(story)
@@ -158,7 +112,7 @@ def settles(trial: Trial, story: Story) -> str | None:
     return f"the request is not over after {HORIZON_S:g} s, and {where}"
 
 
-@_law(stories)
+@law(stories)
 def runs_hooks_once(trial: Trial, story: Story) -> str | None:
     """Hooks before the head run once, and those at the end once, and last."""
     outcome = trial.exchange(story).outcome
@@ -172,7 +126,7 @@ def runs_hooks_once(trial: Trial, story: Story) -> str | None:
     return None
 
 
-@_law(stories)
+@law(stories)
 def refuses_as_declared(trial: Trial, story: Story) -> str | None:
     """It refuses with declared reasons, and answers itself only if that is declared."""
     exchange = trial.exchange(story)
@@ -186,7 +140,7 @@ def refuses_as_declared(trial: Trial, story: Story) -> str | None:
     return None
 
 
-@_law(stories)
+@law(stories)
 def keeps_request(trial: Trial, story: Story) -> str | None:
     """The inner gets the request as the client made it, but for what is declared."""
     exchange = trial.exchange(story)
@@ -196,7 +150,7 @@ def keeps_request(trial: Trial, story: Story) -> str | None:
     return None if found is None else f"the inner gets another {found}"
 
 
-@_law(stories)
+@law(stories)
 def keeps_response(trial: Trial, story: Story) -> str | None:
     """The client gets the answer as the inner gave it, but for what is declared."""
     exchange = trial.exchange(story)
@@ -209,7 +163,7 @@ def keeps_response(trial: Trial, story: Story) -> str | None:
     return None if found is None else f"the client gets another {found}"
 
 
-@_law(stories)
+@law(stories)
 def frees_everything(trial: Trial, story: Story) -> str | None:
     """When no request is left, no timer and no deadline is."""
     bench = trial.exchange(story).bench
@@ -219,7 +173,7 @@ def frees_everything(trial: Trial, story: Story) -> str | None:
     return f"what is left: {'; '.join(left)}" if left else None
 
 
-@_law(stories)
+@law(stories)
 def logs_no_faults(trial: Trial, story: Story) -> str | None:
     """Nothing goes wrong inside that the inner has not done."""
     bench = trial.exchange(story).bench
@@ -227,10 +181,31 @@ def logs_no_faults(trial: Trial, story: Story) -> str | None:
     return faults[0] if faults else None
 
 
+@law(stories)
+def repeats_what_was_said(trial: Trial, story: Story) -> str | None:
+    """Its own answer to a repeated request is what the inner has said to that, or a 304."""
+    promises = trial.promises
+    if not promises.may_answer or not promises.changes.isdisjoint({"status", "response_body"}):
+        return None
+    again = attrs.evolve(story, reply=attrs.evolve(story.reply, end=End.WHOLE), client=Client())
+    bench, was_asked = trial.bench(), False
+    for one in (story, again, again):
+        (outcome,) = bench.play(one)
+        was_asked = was_asked or bool(outcome.record.seen)
+        is_own = promises.is_own(outcome) and outcome.reason is None
+        if one is not again or not was_asked or not is_own or outcome.status == 304:
+            continue
+        (bare,) = trial.bare_bench().play(again)
+        found = difference(trial.content_of(outcome), trial.content_of(bare))
+        if found is not None:
+            return f"asked again, it answers itself with another {found}"
+    return None
+
+
 # --- of two ---------------------------------------------------------------------------------------------------------
 
 
-@_law(chunkings)
+@law(chunkings)
 def any_chunking(trial: Trial, chunking: tuple[Story, Story]) -> str | None:
     """Whatever pieces bodies come in, empty ones included, the outcome is the same."""
     (whole,), (parts,) = (trial.bench().play(story) for story in chunking)
@@ -241,7 +216,7 @@ def any_chunking(trial: Trial, chunking: tuple[Story, Story]) -> str | None:
     return None if found is None else f"in pieces, the inner gets another {found}"
 
 
-@_law(pairs_of_stories)
+@law(pairs_of_stories)
 def keeps_apart(trial: Trial, pair: tuple[Story, Story]) -> str | None:
     """Two requests at the same time each get what they get alone."""
     together = trial.bench().play(*pair)
@@ -261,7 +236,7 @@ def keeps_apart(trial: Trial, pair: tuple[Story, Story]) -> str | None:
 # --- of many --------------------------------------------------------------------------------------------------------
 
 
-@_law(histories)
+@law(histories)
 def gives_permits_back(trial: Trial, history: Sequence[Story]) -> str | None:
     """After whatever happened, as many requests get through at once as before."""
     fresh = trial.bench().capacity(HOLDING, CROWD)
@@ -273,7 +248,7 @@ def gives_permits_back(trial: Trial, history: Sequence[Story]) -> str | None:
     return f"{now} of {CROWD} get through at once, which were {fresh}" if now < fresh else None
 
 
-@_law(histories)
+@law(histories)
 def keeps_nothing(trial: Trial, history: Sequence[Story]) -> str | None:
     """Containers do not grow with what is over."""
     bench = trial.bench()
@@ -305,6 +280,8 @@ LAWS: Final[tuple[Law, ...]] = (
     refuses_as_declared,
     keeps_request,
     keeps_response,
+    repeats_what_was_said,
+    drops_forgeries,
     frees_everything,
     logs_no_faults,
     keeps_apart,
@@ -323,6 +300,8 @@ def assert_middleware_laws(
     refuses: Collection[str] = (),
     may_answer: bool = False,
     request_headers: Pairs = (),
+    response_headers: Pairs = (),
+    claims: Mapping[str, Any] | None = None,
     outlasts_s: float = 0.0,
     depends_on_others: bool = False,
     reports: Callable[[Any], Mapping[str, int]] | None = None,
@@ -340,6 +319,8 @@ def assert_middleware_laws(
         refuses: reasons that it may refuse with.
         may_answer: it may answer requests itself.
         request_headers: fields that all requests are made with, so that it lets them through.
+        response_headers: fields that all answers of the inner have, in place of its own of these names.
+        claims: of the token that has been verified above it; None for no token.
         outlasts_s: how long timers of its may run on when no request is left.
         depends_on_others: what it tells in the declared fields depends on other requests, as with a limit.
         reports: given the middleware, what it has counted: some of ``requests``, ``bytes_in``, ``bytes_out``.
@@ -356,6 +337,8 @@ def assert_middleware_laws(
         refuses=refuses,
         may_answer=may_answer,
         request_headers=request_headers,
+        response_headers=response_headers,
+        claims=claims or {},
         outlasts_s=outlasts_s,
         depends_on_others=depends_on_others,
         reports=reports,
@@ -367,8 +350,8 @@ def assert_middleware_laws(
 
 
 def _by_examples(laws: Sequence[Law]) -> Iterator[tuple[Callable[[], st.SearchStrategy[Any]], list[Law]]]:
-    kinds = list(dict.fromkeys(law.examples for law in laws))
-    yield from ((kind, [law for law in laws if law.examples is kind]) for kind in kinds)
+    kinds = list(dict.fromkeys(one.examples for one in laws))
+    yield from ((kind, [one for one in laws if one.examples is kind]) for kind in kinds)
 
 
 def _judge(
@@ -386,10 +369,10 @@ def _judge(
     )
     @given(examples())
     def judged(example: Any) -> None:
-        for law in laws:
-            law(trial, example)
+        for one in laws:
+            one(trial, example)
 
     for sample in SAMPLES.get(examples, ()):
-        for law in laws:
-            law(trial, sample)
+        for one in laws:
+            one(trial, sample)
     judged()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from txgateway.testing.forgeries import FORGERIES, forgeries
 from txgateway.testing.stories import Ask, Client, End, Reply, Story
 from txgateway.testing.strategies import MUCH, chunkings, histories, pairs_of_stories, stories
 
@@ -65,4 +66,5 @@ SAMPLES: Final[Mapping[Callable[..., Any], Sequence[Any]]] = {
     chunkings: SAMPLE_CHUNKINGS,
     pairs_of_stories: SAMPLE_PAIRS,
     histories: SAMPLE_HISTORIES,
+    forgeries: FORGERIES,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from attrs import Factory, define, frozen
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -14,7 +15,7 @@ from txgateway.errors import GatewayError, UpstreamConnectFailed, UpstreamReset
 from txgateway.fields import ReceivedHeaders
 from txgateway.request import GatewayRequest
 from txgateway.testing.clock import VirtualClock
-from txgateway.testing.stories import End, Reply, Story
+from txgateway.testing.stories import End, Pairs, Reply, Story
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead
 
 #: What inners raise: at once, and where their head would have been.
@@ -116,12 +117,18 @@ class WatchedRequest(GatewayRequest):
 
 
 class ScriptedInner:
-    """Treats each request as its story says."""
+    """Treats each request as its story says.
+
+    Args:
+        clock: virtual time.
+        further: fields of all answers, in place of the story's own of these names.
+    """
 
     isLeaf = True
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, further: Pairs = ()) -> None:
         self._clock = clock
+        self._further = further
 
     def render(self, request: Any) -> Any:
         """Begin, or raise.
@@ -143,6 +150,10 @@ class ScriptedInner:
         if reply.end is End.CRASHES:
             record.is_inner_done = True
             raise RuntimeError(CRASH_TEXT)
+        if self._further:
+            names = {name.lower() for name, _ in self._further}
+            fields = [field for field in reply.fields if field[0].lower() not in names]
+            reply = attrs.evolve(reply, fields=(*fields, *self._further))
         exchange = _Exchange(request, reply, self._clock)
         request.on_finish(exchange.finished)
         request.want_body(exchange)

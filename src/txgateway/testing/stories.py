@@ -17,7 +17,7 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 STALL_S: Final = 20.0
 
 
-class _Brief:
+class Brief:
     """Shows only what is not as usual."""
 
     def __repr__(self) -> str:
@@ -39,7 +39,7 @@ def _shown(value: Any) -> str:
 
 
 @frozen(repr=False)
-class Ask(_Brief):
+class Ask(Brief):
     """A request.
 
     Attributes:
@@ -111,7 +111,7 @@ class End(Enum):
 
 
 @frozen(repr=False)
-class Reply(_Brief):
+class Reply(Brief):
     """What the inner does.
 
     Attributes:
@@ -145,7 +145,7 @@ class Reply(_Brief):
 
 
 @frozen(repr=False)
-class Client(_Brief):
+class Client(Brief):
     """How the client behaves, in seconds since its first read; None: it does not.
 
     Attributes:
@@ -158,7 +158,7 @@ class Client(_Brief):
 
 
 @frozen(repr=False)
-class Story(_Brief):
+class Story(Brief):
     """One exchange."""
 
     ask: Ask = Ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -49,6 +50,8 @@ class Promises:
         refuses: reasons of the errors that it answers with.
         may_answer: it answers some requests itself.
         request_headers: fields that every request is made with, without which it lets none through.
+        response_headers: fields that every answer of the inner has, in place of its own of these names.
+        claims: of the token that was verified above it.
         outlasts_s: how long its timers may run after the last request.
         depends_on_others: what it tells in the declared fields depends on other requests, as with a limit.
         reports: what it has counted so far, of ``requests``, ``bytes_in`` and ``bytes_out``.
@@ -60,6 +63,8 @@ class Promises:
     refuses: frozenset[str] = field(default=frozenset(), converter=_reasons)
     may_answer: bool = False
     request_headers: Pairs = field(default=(), converter=_pairs)
+    response_headers: Pairs = field(default=(), converter=_pairs)
+    claims: Mapping[str, Any] = MappingProxyType({})
     outlasts_s: float = 0.0
     depends_on_others: bool = False
     reports: Callable[[Any], Mapping[str, int]] | None = None
@@ -108,13 +113,20 @@ class Trial:
 
     def bench(self) -> Bench:
         """A new one of it."""
-        return Bench(self.factory, self.promises.request_headers)
+        return self._bench(self.factory)
+
+    def bare_bench(self) -> Bench:
+        """A new one without it."""
+        return self._bench(None)
+
+    def _bench(self, factory: MiddlewareFactory | None) -> Bench:
+        promises = self.promises
+        return Bench(factory, promises.request_headers, promises.response_headers, promises.claims)
 
     def exchange(self, story: Story) -> Exchange:
         """Play a story; laws that ask for the same one after each other get the same."""
         if self._last is None or self._last.story is not story:
-            bench = self.bench()
-            bare = Bench(None, self.promises.request_headers)
+            bench, bare = self.bench(), self.bare_bench()
             (outcome,), (without,) = bench.play(story), bare.play(story)
             self._last = Exchange(story, outcome, without, bench)
         return self._last
@@ -149,6 +161,19 @@ class Trial:
         yield "trailers", kept(outcome.trailers, promises.is_kept_from_inner)
         yield "end", "whole" if outcome.is_whole else "cut off"
         yield "reason", outcome.reason
+
+    def content_of(self, outcome: Outcome) -> Iterator[tuple[str, object]]:
+        """What the client got, without what may be new each time."""
+        yield "status", outcome.status
+        yield "content fields", kept(outcome.fields, self._is_content)
+        yield "body", outcome.body
+        yield "end", "whole" if outcome.is_whole else "cut off"
+
+    def _is_content(self, name: bytes) -> bool:
+        """Whether it says what the body is; how long it is need not have been said."""
+        lowered = name.lower()
+        is_content = lowered.startswith(b"content-") and lowered not in _FRAMING
+        return is_content and self.promises.is_kept_from_inner(name)
 
 
 def kept(fields: Collection[tuple[bytes, bytes]], is_kept: Callable[[bytes], bool]) -> Fields:

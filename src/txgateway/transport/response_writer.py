@@ -160,7 +160,8 @@ class ResponseWriter(TwistedProtocol):
         if self._bodiless:
             return
         if self._chunked:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+            if data:  # an empty chunk would be the last
+                self._out += (b"%x\r\n" % len(data), data, b"\r\n")
             return
         if self._body_left >= 0:
             self._body_left -= len(data)

@@ -13,7 +13,8 @@ from txgateway.auth.cache import TokenCache
 from txgateway.auth.keys import KeySet, keys_from_secret
 from txgateway.auth.token import TokenValidator
 from txgateway.errors import ScopeMissing, TokenExpired, TokenMalformed, TokenMissing
-from txgateway.middleware.authenticate import Authenticate, DropClaimHeaders, claim_value
+from txgateway.middleware.authenticate import Authenticate, DropClaimHeaders
+from txgateway.own_headers import claim_value
 from txgateway.request import GatewayRequest
 from txgateway.routing.path import canonical_path
 

@@ -68,6 +68,11 @@ def test_request_fields_are_set_and_removed() -> None:
     assert request.fields == {b"host": b"a", b"x-other": b"2", b"x-env": b"prod"}
 
 
+def test_client_cannot_spell_around_what_is_set_or_removed() -> None:
+    fields = {b"X.Env": b"evil", b"x_debug": b"1", b"Connection": b"X-Env, X-More", b"X-More": b"2", b"X-Other": b"3"}
+    assert changed(fields).fields == {b"x-other": b"3", b"x-env": b"prod"}
+
+
 def test_response_fields_are_set_and_removed_before_the_head() -> None:
     channel = StubChannel()
     request = stub_request(channel=channel)

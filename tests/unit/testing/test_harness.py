@@ -253,6 +253,33 @@ def test_middlewares_of_the_document_are_made() -> None:
         assert gateway.backends["resumes"].received[0].header(b"x-seen-by") == b"stamp"
 
 
+def test_further_middlewares_stand_below_those_of_the_document() -> None:
+    def stamp(inner: Inner, context: Context) -> Inner:
+        return Noting(inner, None, context)
+
+    table = {"own": {"use": "tests.unit.testing.test_harness:Noting"}}
+    routes = [{**DOCUMENT["routes"][0], "middlewares": ["own"]}, *DOCUMENT["routes"][1:]]
+    document = {**DOCUMENT, "routes": routes, "middlewares": table}
+    with GatewayHarness(document, middlewares={"first": stamp, "second": stamp}) as gateway:
+        for path in ("/api", "/narrow"):
+            gateway.ask("GET", path)
+        seen = [one.header(b"x-path") for one in gateway.backends["resumes"].received]
+    assert seen == [b"own first second", b"first second"]
+    with pytest.raises(ValueError, match="'own'"):
+        GatewayHarness(document, middlewares={"own": stamp})
+
+
+class Noting(Middleware):
+    """Notes the way that a request has come."""
+
+    def render(self, request: Any) -> Any:
+        way = b" ".join(filter(None, (request.header(b"x-path"), self.context.name.encode())))
+        request.remove_headers(frozenset({b"x-path"}))
+        request.headers = (*request.headers, (b"x-path", b"X-Path", way))
+        request.fields = request.fields | {b"x-path": way}
+        return self.inner.render(request)
+
+
 def test_timer_that_is_left_is_told() -> None:
     with GatewayHarness(middlewares={"forgetful": forgetful}) as gateway:
         gateway.ask()

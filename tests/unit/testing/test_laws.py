@@ -9,7 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 from txgateway.errors import GatewayError
 from txgateway.middleware import GatewayRequest, Middleware
-from txgateway.testing.laws import LAWS, LawBroken, Promises, Trial, assert_middleware_laws, keeps_response
+from txgateway.testing.forgeries import drops_forgeries
+from txgateway.testing.laws import (
+    LAWS,
+    LawBroken,
+    Promises,
+    Trial,
+    assert_middleware_laws,
+    keeps_response,
+    repeats_what_was_said,
+)
 from txgateway.testing.stories import Ask, Client, End, Reply, Story
 
 
@@ -84,3 +93,80 @@ def test_story_can_be_pasted() -> None:
     )
     assert eval(repr(story)) == story
     assert len(repr(story)) < 250
+
+
+class StandsIn(Middleware):
+    """Says what a client has not said."""
+
+    def render(self, request: GatewayRequest) -> Any:
+        if request.header(b"x-kind") is None:
+            request.headers = (*request.headers, (b"x-kind", b"X-Kind", b"usual"))
+            request.fields = request.fields | {b"x-kind": b"usual"}
+        return self.inner.render(request)
+
+
+class SetsPlainly(Middleware):
+    """Knows one spelling."""
+
+    def render(self, request: GatewayRequest) -> Any:
+        request.remove_headers(frozenset({b"x-kind"}))
+        request.headers = (*request.headers, (b"x-kind", b"X-Kind", b"usual"))
+        request.fields = request.fields | {b"x-kind": b"usual"}
+        return self.inner.render(request)
+
+
+def test_field_that_clients_may_set_cannot_be_forged() -> None:
+    only: dict[str, Any] = {"changes_request_headers": ["X-Kind"], "laws": [drops_forgeries]}
+    assert_middleware_laws(StandsIn, **only)
+    with pytest.raises(LawBroken) as caught:
+        assert_middleware_laws(SetsPlainly, **only)
+    assert "the client has its x-kind taken away" in str(caught.value)
+    assert "Forgery(place='Connection')" in str(caught.value)
+
+
+class KnowsItAll(Middleware):
+    """Answers whatever comes again with one status."""
+
+    def __init__(self, inner: Any, settings: Any = None, context: Any = None) -> None:
+        super().__init__(inner, settings, context)
+        self.known: set[bytes] = set()
+
+    def render(self, request: GatewayRequest) -> Any:
+        if request.uri in self.known:
+            request.answer(self.settings, [], b"")
+            return 1
+        self.known.add(request.uri)
+        return self.inner.render(request)
+
+
+def test_own_answers_to_what_was_asked_before() -> None:
+    only: dict[str, Any] = {"may_answer": True, "laws": [repeats_what_was_said], "max_examples": 5}
+    assert_middleware_laws(KnowsItAll, settings=304, **only)
+    assert_middleware_laws(KnowsItAll, settings=409, changes=["status"], **only)
+    with pytest.raises(LawBroken, match="another status: 409 instead of 200"):
+        assert_middleware_laws(KnowsItAll, settings=409, **only)
+
+
+class Repeats(Middleware):
+    """Tells the backend who asks, and refuses nobody."""
+
+    def render(self, request: GatewayRequest) -> Any:
+        who = str(request.claims["org"]).encode()
+        request.headers = (*request.headers, (b"x-who", b"X-Who", who))
+        request.before_head(self.look)
+        return self.inner.render(request)
+
+    def look(self, request: GatewayRequest) -> None:
+        if request.reason is None:
+            assert [value for lowered, _, value in request.response_headers if lowered == b"x-b"] == [b"given"]
+
+
+def test_claims_and_fields_of_answers_are_given() -> None:
+    story = Story(Ask(), Reply(fields=((b"x-b", b"other"), (b"X-A", b"1")), pieces=(b"a",)))
+    trial = Trial(
+        lambda inner, context: Repeats(inner), Promises(claims={"org": "acme"}, response_headers=[(b"X-B", b"given")])
+    )
+    outcome = trial.exchange(story).outcome
+    assert (outcome.status, outcome.record.seen[0].headers[-1]) == (200, (b"x-who", b"X-Who", b"acme"))
+    fields = [field for field in outcome.fields if field[0].lower().startswith(b"x-")]
+    assert fields == [(b"X-A", b"1"), (b"X-B", b"given")]

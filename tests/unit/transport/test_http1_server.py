@@ -110,6 +110,18 @@ def test_whole_answer_is_one_write_and_trailers_close_a_chunked_one() -> None:
     assert client.response().trailers == [(b"X-T", b"1")]
 
 
+@pytest.mark.parametrize("length", [UNKNOWN_LENGTH, 3])
+def test_empty_pieces_end_no_body(length: int) -> None:
+    server = Server()
+    client = opened(server, GET)
+    server.request.respond(200, b"", [], length)
+    for piece in (b"", b"ab", b"", b"c", b""):
+        server.request.send_body(piece)
+    server.request.end([])
+    (response,) = read_responses(client.received(), [b"GET"])
+    assert response.body == b"abc"
+
+
 def test_trailers_of_an_unchunked_response_are_dropped() -> None:
     server = Server()
     client = opened(server, GET)

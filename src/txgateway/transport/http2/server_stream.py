@@ -207,7 +207,7 @@ class ServerStream(Stream):
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the response body; the body of a response that may have none is dropped."""
-        if self._bodiless or self._is_mute or not self.is_open:
+        if self._bodiless or self._is_mute or not self.is_open or not data:
             return
         if self._body_left >= 0:
             self._body_left -= len(data)

@@ -116,6 +116,30 @@ def test_answer_in_several_turns_ends_with_an_empty_frame() -> None:
     assert client.has_ended()
 
 
+def test_empty_pieces_are_not_sent_and_the_others_are_seen() -> None:
+    server, client = opened()
+    request, seen, ends = server.request, [], []
+    request.on_body(lambda _, data: seen.append(data))
+    request.on_finish(lambda request: ends.append(request.is_whole))
+    request.respond(200, b"", [], UNKNOWN_LENGTH)
+    for piece in (b"", b"ab", b""):
+        request.send_body(piece)
+        request.flush()
+    assert client.kinds() == [(HEADERS, 1), (DATA, 1)]
+    request.end([])
+    assert client.has_ended()
+    assert (seen, ends) == ([b"ab"], [True])
+
+
+def test_answer_whose_stream_is_reset_is_not_whole() -> None:
+    server, _ = opened()
+    server.request.respond(200, b"", [], 5)
+    server.request.send_body(b"ab")
+    with logged_failures():
+        server.request.end([])
+    assert not server.request.is_whole
+
+
 @pytest.mark.parametrize("body", [b"too long", b"shor"])
 def test_body_of_another_length_than_declared_resets_the_stream(body: bytes) -> None:
     server, client = opened()
