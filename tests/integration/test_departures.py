@@ -33,6 +33,7 @@ def gateway(
             {"name": "main", "path": "/", "backend": "main"},
             {"name": "one", "path": "/one", "backend": "one"},
             {"name": "silent", "path": "/silent", "backend": "silent"},
+            {"name": "large", "path": "/large", "backend": "main", "max_body_bytes": 0},
             {"name": "hasty", "path": "/hasty", "backend": "main", "timeout": {"idle": "300ms"}, "max_body_bytes": 0},
         ],
     }
@@ -117,6 +118,42 @@ def test_client_leaves_during_the_answer(
     leave(client)
     backend.wait_until_closed()
     assert_gone(gateway, path, 200)
+
+
+@pytest.mark.parametrize("leave", LEAVE)
+def test_client_leaves_behind_a_request_that_has_to_wait(
+    gateway: Gateway, backend: ScriptedBackend, leave: Callable[[Client], None], path: str
+) -> None:
+    """Nothing is read from it then, so that nothing tells of its end."""
+    backend.script = hang
+    client = gateway.client()
+    client.send(get(path) + get("/second"))
+    backend.received()
+    leave(client)
+    backend.wait_until_closed()
+    assert_gone(gateway, path)
+
+
+def test_client_breaks_off_an_upload_that_nobody_takes(gateway: Gateway, backend: ScriptedBackend, path: str) -> None:
+    """By a reset: that it has closed in good order would be told behind all that it has sent."""
+    path = f"/large{path}"
+    begun, is_over = threading.Event(), threading.Event()
+
+    def stall(exchange: Exchange) -> None:
+        begun.set()
+        assert is_over.wait(20)
+        exchange.close()
+
+    backend.script = stall
+    client = gateway.client()
+    client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n\r\n" % path.encode())
+    try:
+        assert begun.wait(10)
+        assert client.send_while_taken(bytes(65536), 80_000_000, 0.3) < 80_000_000
+        client.reset()
+        assert_gone(gateway, path)
+    finally:
+        is_over.set()
 
 
 @pytest.mark.parametrize("leave", LEAVE)

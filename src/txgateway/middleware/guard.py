@@ -47,7 +47,14 @@ class Watch:
         self._name = name
         self._counter = counter
         self._clock = clock
-        self._warned_at = -WARNING_PAUSE_S
+        self._warned_at = self._told_at = -WARNING_PAUSE_S
+
+    def returned_nothing(self) -> None:
+        """A call returned None: perhaps a ``return`` was forgotten, and with it the request."""
+        now = self._clock.seconds()
+        if now - self._told_at >= WARNING_PAUSE_S:
+            self._told_at = now
+            _log.warn("render of a middleware returned None, not what its inner returned", middleware=self._name)
 
     def took(self, seconds: float) -> None:
         """A call took so long."""
@@ -90,9 +97,9 @@ class Guard(Middleware):
             result = self._render(request) if self._until_timed else self._timed(request)
         except GatewayError:
             raise
-        except Exception as fault:  # noqa: BLE001 -- whatever it is, the log says whose
+        except BaseException as fault:  # noqa: BLE001 -- whatever it is, sys.exit() too, the log says whose
             self._blame(fault, request)
-        if result is NOT_DONE_YET or result is None:
+        if result is NOT_DONE_YET:
             return NOT_DONE_YET
         return self._finish(result, request)
 
@@ -113,7 +120,7 @@ class Guard(Middleware):
                 middleware.inner = inner
             self._watch.took(took_s)
 
-    def _blame(self, fault: Exception, request: GatewayRequest) -> NoReturn:
+    def _blame(self, fault: BaseException, request: GatewayRequest) -> NoReturn:
         """Tell whose fault it is, once: what comes from below is not the middleware's."""
         below = getattr(self.inner.render, "__self__", self.inner)
         if _came_through(fault.__traceback__, below):
@@ -128,6 +135,13 @@ class Guard(Middleware):
             request.finish()
         elif isinstance(result, Deferred):
             return self.when(result, request, self._later, self.name)
+        elif result is None:
+            self._watch.returned_nothing()
+        elif result != NOT_DONE_YET:
+            _log.error(
+                "middleware failed", middleware=self.name, result=type(result).__name__, request_id=request.request_id
+            )
+            raise InternalError(f"render of {self.name} returned a {type(result).__name__}")
         return NOT_DONE_YET
 
     def _later(self, result: Any, request: GatewayRequest) -> None:

@@ -22,7 +22,7 @@ from txgateway.transport.heads import RequestHeadReader
 from txgateway.transport.http2.server import Http2ServerConnection
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Tunnel
 from txgateway.transport.response_writer import BODY, BUSY, DISCARD, HEAD, TUNNEL, ResponseWriter
-from txgateway.transport.sockets import unsent_bytes
+from txgateway.transport.sockets import has_left, unsent_bytes
 
 if TYPE_CHECKING:
     from txgateway.transport.http1_factory import Http1ServerFactory
@@ -36,6 +36,10 @@ _BY_PIPELINE = 2
 #: this much, so that the kernel does not reset the connection before the client has seen the answer.
 LINGER_S = 5.0
 LINGER_BYTES = 16 * 1024 * 1024
+#: Seconds between two looks whether a client is still there that nothing is read from. Not so in tunnels: what a client
+#: has sent before it left is for the other end.
+LOOK_S = 1.0
+_LOOKED_AT = frozenset((BODY, BUSY))
 #: How a client begins that knows that we speak HTTP/2.
 HTTP2_LINE = b"PRI * HTTP/2"
 
@@ -145,8 +149,12 @@ class Http1ServerConnection(ResponseWriter):
         """The transport is gone; :meth:`connectionLost` follows."""
 
     def on_deadline(self, now: float) -> None:
-        """Idle too long, a head too slow, or a lingering close at its end."""
+        """Idle too long, a head too slow, a lingering close at its end, or time to see whether a paused client is there."""
         self.deadline = math.inf
+        if self._request is not None and self._state in _LOOKED_AT:
+            if self._paused:
+                self._look_for_client(now)
+            return
         if self._state == HEAD and self._reader.partial:
             self._refuse(RequestTimeout("head not complete in time"))
             self.flush()
@@ -308,7 +316,16 @@ class Http1ServerConnection(ResponseWriter):
     def _pause(self, bit: int) -> None:
         if not self._paused:
             self.transport.pauseProducing()
+            if self._request is not None:
+                self.deadline = self.wheel.after(LOOK_S)
         self._paused |= bit
+
+    def _look_for_client(self, now: float) -> None:
+        """Whoever is not read from is not seen leaving either."""
+        if has_left(self.transport):
+            self.transport.abortConnection()
+        else:
+            self.deadline = now + LOOK_S
 
     def _resume(self, bits: int) -> None:
         if self._paused & bits:
@@ -344,6 +361,7 @@ class Http1ServerConnection(ResponseWriter):
         self.flush()
         self._tunnel = tunnel
         self._state = TUNNEL
+        self.deadline = math.inf  # its time is the tunnel's business
         self.is_tunnel = True
         self.factory.tunnel_opened()
         early, self._pending = self._pending, b""

@@ -230,6 +230,21 @@ def unsent_bytes(transport: Any) -> int:
     return method() if method is not None else 0
 
 
+def has_left(transport: Any) -> bool:
+    """Whether the other side has closed or reset the connection, also while nobody reads and the poller looks away.
+
+    Args:
+        transport: over TLS, or not.
+    """
+    beneath = getattr(transport, "transport", transport)
+    handle = beneath.getHandle() if hasattr(beneath, "getHandle") else None
+    if not isinstance(handle, socket.socket):
+        return False
+    poll = select.poll()
+    poll.register(handle, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 def look_at(transport: Any) -> Callable[[int], Sequence[object]]:
     """What says, when called with 0, whether the transport's socket has something to read, by something or nothing.
 

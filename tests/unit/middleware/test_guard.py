@@ -43,7 +43,7 @@ class Case:
         return Guard(inner, middleware, name, self.watch, self.clock)
 
 
-def raising(error: Exception) -> Any:
+def raising(error: BaseException) -> Any:
     def act(_: Any) -> None:
         raise error
 
@@ -57,15 +57,34 @@ def test_request_passes() -> None:
     assert case.inner.requests == [request]
 
 
+@pytest.mark.parametrize("fault", [ValueError("x"), SystemExit(3)])
 @pytest.mark.parametrize("calls_before", [0, 1])  # the first is timed
-def test_its_fault_is_told_by_its_name(calls_before: int) -> None:
+def test_its_fault_is_told_by_its_name(calls_before: int, fault: BaseException) -> None:
     case = Case()
     for _ in range(calls_before):
         case.guard.render(stub_request())
-    case.guard.middleware.act = raising(ValueError("x"))
+    case.guard.middleware.act = raising(fault)
     with logged_failures() as failures, pytest.raises(InternalError, match="middleware own failed"):
         case.guard.render(stub_request())
     assert [failure["middleware"] for failure in failures] == ["own"]
+
+
+@pytest.mark.parametrize("result", ["text", 7, object()])
+def test_result_that_nobody_knows_is_a_fault(result: object) -> None:
+    case = Case(lambda _: result)
+    with logged_events() as events, pytest.raises(InternalError, match=type(result).__name__):
+        case.guard.render(stub_request())
+    assert [event["middleware"] for event in events] == ["own"]
+
+
+def test_none_is_told_once_a_minute() -> None:
+    """A forgotten ``return`` looks like this, and so does one who has seen to the request."""
+    case = Case(lambda _: None)
+    with logged_events() as events:
+        for pause_s in (0.0, 1.0, WARNING_PAUSE_S):
+            case.clock.advance(pause_s)
+            assert case.guard.render(stub_request()) is NOT_DONE_YET
+    assert [event["middleware"] for event in events] == ["own", "own"]
 
 
 def test_refusal_is_no_fault() -> None:
