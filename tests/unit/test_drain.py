@@ -15,8 +15,10 @@ class Connection:
         self.case = case
         self.in_progress = in_progress
         self.shut_down_with: str | None = None
+        self.is_told = False
 
     def close_when_idle(self) -> None:
+        self.is_told = True
         if not self.in_progress:
             self.case.connections.discard(self)
 
@@ -63,6 +65,7 @@ def test_idle_connections_stay_a_moment_longer_than_the_listener() -> None:
     case.clock.advance(0)
     assert case.steps == ["begin", "stop accepting"]
     assert len(case.connections) == 2
+    assert not any(connection.is_told for connection in case.connections)
     late = Connection(case, in_progress=True)
     case.connections.add(late)
     case.clock.advance(LOOK_S)
@@ -87,6 +90,8 @@ def test_delay_comes_before_the_listener_closes() -> None:
 def test_what_is_under_way_is_waited_for() -> None:
     case = Case(busy=2)
     case.drain.start()
+    case.clock.advance(0)
+    assert [connection.is_told for connection in case.busy] == [True, True]  # at once: a WebSocket's client can leave
     case.wait(1)
     assert case.steps == ["begin", "stop accepting"]
     for connection in case.busy:

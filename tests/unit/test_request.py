@@ -170,6 +170,7 @@ def test_hook_before_the_head_that_fails_does_not_stop_the_error_answer() -> Non
         (200, [(b"x-a", b"X-A\r\nX-B", b"v")]),
         (200, [(b"x-a", b"X-A", b"v\r\nSet-Cookie: a=b")]),
         (200, [(b"x-a", b"X-A", b"v\0")]),
+        (200, [(b"x-a\r\nx-b", b"x-a\r\nx-b", b"v")]),
         (200, [(b"x-b", b"X-A", b"v")]),
         (200, [("x-a", "X-A", "v")]),
         (200, [(b"X-A", b"v")]),
@@ -188,6 +189,7 @@ def test_what_a_hook_leaves_that_cannot_be_sent_is_an_error_and_nothing_else(sta
         with pytest.raises(InternalError):
             request.respond(200, b"", [], 0)
         assert channel.events == []
+        assert request.status == 0  # what the log and the metrics say if the client leaves now
         request.fail(InternalError())
     assert [event["log_format"] for event in events] == ["answer cannot be sent: {problem}"]
     assert request.status == 500
