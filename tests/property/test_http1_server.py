@@ -8,21 +8,11 @@ from typing import Any
 from attrs import define, field
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.strategies import (
-    Fields,
-    Message,
-    Reading,
-    fields,
-    messages,
-    mutated,
-    names,
-    read_strictly,
-    splits,
-    values,
-)
+from tests.property.strict_reading import Reading, read_strictly
 from tests.unit.support import MemoryClient, MemoryGateway, Server, logged_failures, read_responses
 
 from txgateway.headers import FORWARDED_NAMES, HOP_BY_HOP, NEVER_NOMINATED
+from txgateway.testing.wire_strategies import Fields, Message, fields, messages, mutated, names, splits, values
 from txgateway.transport.framing import FORBIDDEN_TRAILERS
 from txgateway.transport.interfaces import UNKNOWN_LENGTH
 

@@ -14,9 +14,9 @@ from tests.integration.h2_frames import (
     literal_block,
     settings_frame,
 )
-from tests.property.strategies import splits
 from tests.unit.support import Server, logged_failures
 
+from txgateway.testing.strategies import splits
 from txgateway.transport.http2.floods import EMPTY_FRAMES
 from txgateway.transport.http2.server import CONNECTION_WINDOW, MAX_STREAMS
 from txgateway.transport.http2.streams import KNOWN_CLOSED

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.helpers.proxy_protocol import SIGNATURE, tlv, v1, v2, v2_of, v2_with_checksum
-from tests.property.strategies import mutated, splits
 
+from txgateway.testing.strategies import mutated, splits
 from txgateway.transport.proxy_protocol import (
     MAX_V1_BYTES,
     MAX_V2_BLOCK_BYTES,

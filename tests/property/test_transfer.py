@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.property.strategies import splits
 
 from txgateway.config import load
 from txgateway.reloading.transfer import Received, TransferError, configuration_frames, split_frames
+from txgateway.testing.strategies import splits
 
 GROUPS: dict[str, st.SearchStrategy[Any]] = {
     "retry": st.fixed_dictionaries(

@@ -115,6 +115,7 @@ class AccessLog:
         self._wall_clock = wall_clock
         self._clock = clock
         self._encode = text_line if format == "text" else json_line
+        self._fields = _fields
         # One buffer: a thousand lines kept each by itself cost three times as much, in page faults.
         self._lines = bytearray()
         self._epoch = 0.0
@@ -125,25 +126,13 @@ class AccessLog:
         if self._flush_call is None:
             self._epoch = self._wall_clock() - self._clock.seconds()  # of the clock's zero
             self._flush_call = self._clock.callLater(FLUSH_S, self._write)
-        self._lines += self._encode(_fields(request, self._epoch))
+        self._lines += self._encode(self._fields(request, self._epoch))
         if len(self._lines) >= BATCH_BYTES:
             self.flush()
 
     def announce_fields(self) -> None:
         """From now on requests may have ``log_fields``; until then nobody looks for them."""
-        self.record = self._record_with_fields  # type: ignore[method-assign]
-
-    def _record_with_fields(self, request: FinishedRequest) -> None:
-        more: Mapping[str, object] | None = getattr(request, "log_fields", None)
-        if more is None:
-            AccessLog.record(self, request)
-            return
-        if self._flush_call is None:
-            self._epoch = self._wall_clock() - self._clock.seconds()
-            self._flush_call = self._clock.callLater(FLUSH_S, self._write)
-        self._lines += self._encode({**_fields(request, self._epoch), **more})
-        if len(self._lines) >= BATCH_BYTES:
-            self.flush()
+        self._fields = _with_more
 
     def flush(self) -> None:
         """Write now what is waiting; leaves no delayed call behind."""
@@ -192,3 +181,9 @@ def _fields(request: FinishedRequest, epoch: float) -> dict[str, object]:
     if error is not None and error.status >= 500 and (detail := str(error)):
         fields["detail"] = scrub(detail[:MAX_DETAIL])
     return fields
+
+
+def _with_more(request: FinishedRequest, epoch: float) -> dict[str, object]:
+    fields = _fields(request, epoch)
+    more: Mapping[str, object] | None = getattr(request, "log_fields", None)
+    return fields if more is None else {**fields, **more}

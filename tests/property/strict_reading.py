@@ -1,4 +1,4 @@
-"""Where generated HTTP/1.1 comes from, and a strict reading of it that owes nothing to the code under test."""
+"""A strict reading of HTTP/1.1 that owes nothing to the code under test; where it comes from is in ``txgateway.testing``."""
 
 from __future__ import annotations
 
@@ -6,41 +6,7 @@ import re
 
 from attrs import frozen
 
-from txgateway.testing.wire_strategies import (
-    DECIDING,
-    METHODS,
-    NASTY,
-    TOKEN_CHARACTERS,
-    Fields,
-    Message,
-    bodies,
-    fields,
-    messages,
-    mutated,
-    names,
-    splits,
-    targets,
-    values,
-)
-
-__all__ = [
-    "DECIDING",
-    "METHODS",
-    "NASTY",
-    "TOKEN_CHARACTERS",
-    "Fields",
-    "Message",
-    "Reading",
-    "bodies",
-    "fields",
-    "messages",
-    "mutated",
-    "names",
-    "read_strictly",
-    "splits",
-    "targets",
-    "values",
-]
+from txgateway.testing.wire_strategies import Fields
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([0-9])")
