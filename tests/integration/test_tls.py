@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 import trustme
 from tests.integration.backend import Exchange, ScriptedBackend, answer_and_close, answer_and_reset
 from tests.integration.client import Client
-from tests.integration.harness import ONE_ATTEMPT, Gateway, Line, routes, wait_until
+from tests.integration.harness import ONE_ATTEMPT, PATIENCE_S, Gateway, Line, routes, wait_until
 from tests.integration.secure import HOST, TlsClient, certificate_variables, client_context, get_over_tls
 
 MIB = 2**20
@@ -120,12 +121,15 @@ def test_second_handshake_is_refused(gateway: Gateway) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+    patience = threading.Timer(PATIENCE_S, asked.kill)
+    patience.start()
     with asked:
         assert asked.stdin is not None
         asked.stdin.write(b"R\n")
         asked.stdin.flush()
         assert asked.stdout is not None
         said = asked.stdout.read()  # it gives up by itself
+    patience.cancel()
     assert b"RENEGOTIATING" in said
     assert b"no renegotiation" in said
 

@@ -136,6 +136,7 @@ def test_bad_files_leave_the_old_ones_and_one_line(looking: Looking, events: lis
     for _ in range(5):
         looking.look()
     assert len(events) == 2
+    assert "a.crt: its key: the file cannot be read" in events[1]
     looking.put("a", "new.example")
     for _ in range(5):
         looking.look()
@@ -173,6 +174,17 @@ def test_look_that_breaks_down_is_told_and_the_next_one_comes(looking: Looking, 
     looking.put("a", "new.example")
     looking.look()
     assert looking.hosts == ["new.example"]
+
+
+def test_look_that_is_asked_for_comes_at_once_and_the_others_go_on(looking: Looking) -> None:
+    for host in ("b.example", "c.example"):
+        looking.put("a", host)
+        looking.certificates.look()
+        looking.clock.advance(0)
+        assert looking.hosts == [host]
+    looking.put("a", "d.example")
+    looking.look()
+    assert looking.hosts == ["d.example"]
 
 
 def test_looks_never_overlap(looking: Looking) -> None:

@@ -138,7 +138,11 @@ def pair_of(certificate_path: str, key_path: str) -> tuple[tuple[Certificate, ..
     Raises:
         ValueError: the first certificate is not the key's, or a file is not what it should be.
     """
-    chain, key = tuple(certificates(certificate_path)), private_key(key_path)
+    chain = tuple(certificates(certificate_path))
+    try:
+        key = private_key(key_path)
+    except ValueError as exc:
+        raise ValueError(f"its key: {exc}") from exc
     try:
         belongs = chain[0].public_key() == key.public_key()
     except UnsupportedAlgorithm as exc:

@@ -32,6 +32,8 @@ _log = Logger(__name__)
 _RECORD_BYTES = 2**14
 #: Taken from OpenSSL at once: the records of what a full read from a backend becomes, in one send.
 _SEND_BYTES = 72 * 1024
+#: Most bytes of records that OpenSSL may add of its own accord while the client takes none.
+UNREAD_BYTES = 64 * 1024
 #: How long a client whose handshake failed has to read the alert that says why.
 ALERT_S = 2.0
 #: Failed handshakes are logged at most this often.
@@ -93,6 +95,7 @@ class TlsServerTransport(TLSMemoryBIOProtocol):
     _has_spoken = False
     _has_said_goodbye = False
     _problem = ""
+    _unread_bytes = 0
 
     # --- the handshake --------------------------------------------------------------------------------------------
 
@@ -152,8 +155,17 @@ class TlsServerTransport(TLSMemoryBIOProtocol):
             if isinstance(end, SSL.ZeroReturnError) and not self.wrappedProtocol.in_progress:
                 self._shutdownTLS()
             self._tlsShutdownFinished(None)
-        if self.connected:
-            self._flushSendBIO()
+        if self.connected and (size := self._flushSendBIO()):
+            self._answered(size)
+
+    def _answered(self, size: int) -> None:
+        """OpenSSL has said something; whoever has it do so again and again without ever listening is cut.
+
+        Each update of keys that a client asks for is a record more (RFC 8446 section 4.6.3), which nobody waits for.
+        """
+        self._unread_bytes = self._unread_bytes + size if unsent_bytes(self.transport) else 0
+        if self._unread_bytes > UNREAD_BYTES:
+            self.abortConnection()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """TLS is over: the client said so, or ``reason`` did."""
@@ -197,17 +209,19 @@ class TlsServerTransport(TLSMemoryBIOProtocol):
             return
         self._flushSendBIO()
 
-    def _flushSendBIO(self) -> None:
-        """Send all records that are ready."""
+    def _flushSendBIO(self) -> int:
+        """Send all records that are ready; returns their bytes."""
         connection = self._tlsConnection
-        size = _SEND_BYTES
+        sent, size = 0, _SEND_BYTES
         while size == _SEND_BYTES:
             try:
                 records = connection.bio_read(_SEND_BYTES)
             except SSL.WantReadError:
-                return
+                break
             size = len(records)
+            sent += size
             self.transport.write(records)
+        return sent
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def test_pair_that_does_not_belong_together_is_refused(pem: Path) -> None:
 
 def test_directory_with_an_incomplete_pair_is_refused(pem: Path, tmp_path: Path) -> None:
     (tmp_path / "c.crt").write_bytes((pem / "a.crt").read_bytes())
-    with pytest.raises(ValueError, match=r"c\.crt: the file cannot be read"):
+    with pytest.raises(ValueError, match=r"c\.crt: its key: the file cannot be read"):
         keys.certificate_directory(str(tmp_path))
 
 

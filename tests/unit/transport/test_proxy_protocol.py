@@ -216,6 +216,9 @@ def test_line_without_end_is_refused_at_its_limit() -> None:
     with pytest.raises(ProxyHeaderError, match="too long"):
         fed(line)
     assert len(LONGEST_V1) == 104
+    assert fed(b"PROXY UNKNOWN ".ljust(105, b"x") + b"\r\n") == ProxyHeader("", 0, b"")  # section 2.1: 107 at most
+    with pytest.raises(ProxyHeaderError, match="too long"):
+        fed(b"PROXY UNKNOWN ".ljust(106, b"x") + b"\r\n")
 
 
 def test_checksum_is_castagnolis() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +89,14 @@ def test_empty_label_is_no_label(contexts: ServerContexts) -> None:
     assert contexts.context_for(b".example.com") is contexts.default
 
 
+def test_names_in_certificates_may_be_written_otherwise(authority: trustme.CA) -> None:
+    pair = self_signed(2048, "API.Example", "final.example.", "*.Wild.Example")
+    assert pair.host_names() == ["api.example", "final.example", "*.wild.example"]
+    both = ServerContexts([key_pair("a", authority.issue_cert("a.example")), pair], TlsPolicy())
+    for name in (b"api.example", b"final.example", b"final.example.", b"A.wild.EXAMPLE"):
+        assert both.context_for(name) is not both.default
+
+
 def test_certificate_without_names_is_shown_to_those_who_ask_for_none(authority: trustme.CA) -> None:
     pair = self_signed(2048)
     assert pair.host_names() == []
@@ -104,13 +114,35 @@ def test_old_versions_are_refused(contexts: ServerContexts, authority: trustme.C
         MemoryTlsClient(TlsServer(contexts), context)
 
 
-@pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384"])
-def test_weak_suites_are_refused(contexts: ServerContexts, authority: trustme.CA, suite: str) -> None:
-    context = unchecked(authority)
+def offering(suites: str) -> ssl.SSLContext:
+    """A client of TLS 1.2 that trusts everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(f"{suite}:@SECLEVEL=0")
-    with pytest.raises(ssl.SSLError, match=r"(?i)handshake"):
-        MemoryTlsClient(TlsServer(contexts), context)
+    context.set_ciphers(f"{suites}:@SECLEVEL=0")
+    return context
+
+
+def suites_of_tls_1_2() -> list[str]:
+    """All that a client could offer."""
+    context = offering("ALL:COMPLEMENTOFALL")
+    return [suite["name"] for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+
+
+@pytest.mark.parametrize("kind", ["ECDSA", "RSA"])
+def test_suites_without_ephemeral_keys_or_authenticated_encryption_are_refused(kind: str) -> None:
+    """None of those that RFC 9113 appendix A keeps from HTTP/2 either."""
+    certificate = trustme.CA().issue_cert("a.example", key_type=trustme.KeyType[kind])
+    contexts = ServerContexts([key_pair("a", certificate)], TlsPolicy())
+    accepted = set()
+    suites = suites_of_tls_1_2()
+    assert len(suites) > 30
+    for suite in suites:
+        with suppress(ssl.SSLError):
+            MemoryTlsClient(TlsServer(contexts), offering(suite))
+            accepted.add(suite)
+    encryption = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    assert accepted == {f"ECDHE-{kind}-{cipher}" for cipher in encryption}
 
 
 def test_lowest_version_can_be_1_3(authority: trustme.CA) -> None:
@@ -159,6 +191,15 @@ def test_client_that_speaks_only_other_protocols_is_refused(contexts: ServerCont
         MemoryTlsClient(server, context)
 
 
+@pytest.mark.parametrize("host", ["default.example", "api.example.com"])
+def test_chain_is_shown_with_the_certificate(host: str) -> None:
+    root = trustme.CA()
+    issuer = root.create_child_ca().create_child_ca()
+    pairs = [key_pair(name, issuer.issue_cert(name)) for name in ("default.example", "api.example.com")]
+    client = MemoryTlsClient(TlsServer(ServerContexts(pairs, TlsPolicy())), client_context(root), host)
+    assert client.tls.getpeercert()
+
+
 # --- client certificates ------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +246,41 @@ def test_client_certificates_are_verified_under_each_name(
         assert client.connection.client_certificate.startswith(b"Hash=") is (shows == "good" and auth != "none")
 
 
+def test_authorities_of_the_system_do_not_vouch_for_clients(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "system.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    clients = (x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes()),)
+    pairs = [key_pair("a", authority.issue_cert("a.example"))]
+    server = TlsServer(ServerContexts(pairs, TlsPolicy("1.2", "optional", clients)))
+    with pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"):
+        MemoryTlsClient(server, client_context(authority, authority.issue_cert("me@example.com"))).received()
+
+
+@pytest.mark.parametrize("host", [b"default.example", b"api.example.com"])
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_clients_are_told_whose_certificates_will_do(authority: trustme.CA, host: bytes, version: int) -> None:
+    authorities = [x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes()) for _ in range(2)]
+    pairs = [key_pair(name, authority.issue_cert(name)) for name in ("default.example", "api.example.com")]
+    _, transport = TlsServer(ServerContexts(pairs, TlsPolicy("1.2", "optional", tuple(authorities)))).open()
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(version)
+    context.set_max_proto_version(version)
+    client = SSL.Connection(context)
+    client.set_tlsext_host_name(host)
+    client.set_connect_state()
+    for _ in range(4):
+        with suppress(SSL.WantReadError):
+            client.do_handshake()
+        with suppress(SSL.WantReadError):
+            transport.send(client.bio_read(65536))
+        if data := transport.received():
+            client.bio_write(data)
+    told = {name.der() for name in client.get_client_ca_list()}
+    assert told == {found.subject.public_bytes() for found in authorities}
+
+
 # --- sessions ----------------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +297,14 @@ def test_session_is_resumed_by_its_ticket(authority: trustme.CA, version: ssl.TL
     first = MemoryTlsClient(server, context, host)
     first.received()
     assert resumed(server, context, first, host).connection.client_certificate == first.connection.client_certificate
+    # Under another name, of which the same is asked, the client is who it was.
+    other = {"default.example": "api.example.com", "api.example.com": "default.example"}[host]
+    context.check_hostname = False
+    elsewhere = MemoryTlsClient(server, context, other, shakes_hands=False)
+    elsewhere.tls.session = first.tls.session
+    elsewhere.shake_hands()
+    assert elsewhere.connection.client_certificate == first.connection.client_certificate
+    assert bool(elsewhere.connection.client_certificate) is (auth != "none")
     # New contexts have new keys: the handshake is a full one, and nothing else.
     server.contexts = ServerContexts(pairs, policy)
     again = MemoryTlsClient(server, context, host, shakes_hands=False)
@@ -237,14 +321,23 @@ def resumed(server: TlsServer, context: ssl.SSLContext, first: MemoryTlsClient, 
     return second
 
 
+def test_nothing_is_kept_of_clients_without_tickets(contexts: ServerContexts, authority: trustme.CA) -> None:
+    context = client_context(authority)
+    context.options |= ssl.OP_NO_TICKET
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    session = MemoryTlsClient(TlsServer(contexts), context, "default.example").tls.session
+    assert session is not None
+    assert (session.id, session.has_ticket) == (b"", False)
+
+
 # --- what OpenSSL does not take --------------------------------------------------------------------------------------------------
 
 
-def self_signed(bits: int) -> KeyPair:
+def self_signed(bits: int, *hosts: str) -> KeyPair:
     key = rsa.generate_private_key(65537, bits)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "common.example")])
     now = datetime.now(UTC)
-    certificate = (
+    unsigned = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -252,9 +345,10 @@ def self_signed(bits: int) -> KeyPair:
         .serial_number(1)
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
     )
-    return KeyPair("self", (certificate,), key)
+    if hosts:
+        unsigned = unsigned.add_extension(x509.SubjectAlternativeName(map(x509.DNSName, hosts)), critical=False)
+    return KeyPair("self", (unsigned.sign(key, hashes.SHA256()),), key)
 
 
 def test_pair_that_openssl_does_not_take_is_named(authority: trustme.CA) -> None:

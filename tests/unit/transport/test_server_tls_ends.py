@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import hmac
+import re
 import ssl
 import weakref
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 from tests.helpers.tls import MemoryTlsClient, TlsServer, client_context, key_pair
 from tests.unit.support import MemoryTransport, logged_failures, message, read_responses
@@ -17,6 +21,7 @@ from tests.unit.support import MemoryTransport, logged_failures, message, read_r
 from txgateway.transport.http1_server import LINGER_S
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, ServerLimits
 from txgateway.transport.server_contexts import ServerContexts, TlsPolicy
+from txgateway.transport.server_tls import UNREAD_BYTES
 
 GET = message(b"/")
 GET_10 = b"GET / HTTP/1.0\r\n\r\n"
@@ -219,6 +224,49 @@ def travel(client: Any, transport: MemoryTransport) -> None:
         transport.send(client.bio_read(65536))
     if data := transport.received():
         client.bio_write(data)
+
+
+# --- updates of keys ------------------------------------------------------------------------------------------------------
+
+
+def key_updates(secret: bytes, count: int) -> bytes:
+    """Records that ask for new keys, each under the keys of the one before (RFC 8446 sections 4.6.3, 5.2 and 7.2)."""
+
+    def derived(label: bytes, size: int) -> bytes:
+        info = size.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
+        return hmac.digest(secret, info + b"\1", "sha384")[:size]
+
+    records = []
+    for _ in range(count):
+        head, update = b"\x17\x03\x03" + (5 + 1 + 16).to_bytes(2, "big"), b"\x18\x00\x00\x01\x01" + b"\x16"
+        records.append(head + AESGCM(derived(b"key", 32)).encrypt(derived(b"iv", 12), update, head))
+        secret = derived(b"traffic upd", 48)
+    return b"".join(records)
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_client_that_asks_for_ever_new_keys_and_does_not_listen_is_cut(
+    contexts: ServerContexts, authority: trustme.CA, tmp_path: Path, listens: bool
+) -> None:
+    context = client_context(authority)
+    context.keylog_filename = str(tmp_path / "keys")
+    client = MemoryTlsClient(TlsServer(contexts), context)
+    cipher = client.tls.cipher()
+    assert cipher is not None
+    assert cipher[0] == "TLS_AES_256_GCM_SHA384"
+    (secret,) = re.findall(r"CLIENT_TRAFFIC_SECRET_0 \w+ (\w+)", (tmp_path / "keys").read_text(encoding="ascii"))
+    client.received()
+    client.transport.takes = listens
+    answer_bytes = len(key_updates(bytes(48), 1))
+    updates = key_updates(bytes.fromhex(secret), 2 * UNREAD_BYTES // answer_bytes)
+    for start in range(0, len(updates), 100 * answer_bytes):
+        client.transport.send(updates[start : start + 100 * answer_bytes])
+        if client.transport.aborted:
+            break
+        assert len(client.transport.unsent) <= UNREAD_BYTES
+    assert client.transport.aborted is not listens
+    if listens:
+        assert len(client.transport.received()) > UNREAD_BYTES
 
 
 # --- what is swapped while it is in use --------------------------------------------------------------------------------------
