@@ -277,7 +277,7 @@ class GatewayRequest(RequestBody):
         if trailers and self.hidden_names:
             trailers = [field for field in trailers if field[0] not in self.hidden_names]
         if not channel.send_end(trailers):
-            self.reason = GatewayError.reason
+            self.reason = self.reason or GatewayError.reason
         channel.flush()
         self._finish()
 

@@ -19,13 +19,14 @@ class GrpcServer(grpc.GenericRpcHandler):
     Attributes:
         calls: how often each method was called.
         metadata: of the last call, lowered name to value.
+        peers: the connections that calls have come on.
         cancelled: set when a call that was under way is over without being answered.
         methods: by name; ``unary`` and ``client`` get and return bytes, the other two return pieces.
     """
 
-    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None, **options: int) -> None:
         self.renew()
-        self._server = grpc.server(ThreadPoolExecutor(32))
+        self._server = grpc.server(ThreadPoolExecutor(32), options=[(f"grpc.{key}", options[key]) for key in options])
         self._server.add_generic_rpc_handlers((self,))
         if credentials is None:
             self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -43,6 +44,7 @@ class GrpcServer(grpc.GenericRpcHandler):
         """Forget what was called, and answer as at first."""
         self.calls: dict[str, int] = {}
         self.metadata: dict[str, str | bytes] = {}
+        self.peers: set[str] = set()
         self.cancelled = threading.Event()
         self.methods: dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {
             "unary": lambda message, _: message[::-1],
@@ -62,6 +64,7 @@ class GrpcServer(grpc.GenericRpcHandler):
 
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
             context.add_callback(self.cancelled.set)
+            self.peers.add(context.peer())
             return method(message, context)
 
         makers: dict[str, Callable[[Any], Any]] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -35,8 +37,13 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def plain_world(stack: ExitStack, directory: Path, **settings: str) -> World:
-    server = stack.enter_context(GrpcServer())
+def plain_world(
+    stack: ExitStack,
+    directory: Path,
+    server: GrpcServer | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> World:
+    server = stack.enter_context(server or GrpcServer())
     environment = {"GATEWAY_BACKEND_TARGET": f"h2c://127.0.0.1:{server.port}", **settings}
     gateway = stack.enter_context(Gateway(directory, environment))
     channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{gateway.port}"))
@@ -114,6 +121,36 @@ def test_messages_of_a_conversation_pass_one_by_one(world: World) -> None:
     assert answers.code() is grpc.StatusCode.OK
 
 
+def test_a_thousand_calls_at_once_pass_on_one_channel(world: World) -> None:
+    unary: Any = world.channel.unary_unary("/test.Service/unary")
+    calls = [unary.future(b"%d" % n, timeout=30) for n in range(1000)]
+    assert [answer.result(30) for answer in calls] == [(b"%d" % n)[::-1] for n in range(1000)]
+    assert len(world.server.peers) < 20
+
+
+def test_conversations_do_not_wait_for_each_other(world: World) -> None:
+    """As many as the server has threads for."""
+    signals = [threading.Semaphore(0) for _ in range(30)]
+    conversations = [world.call("bidi", fed(iter([b"a", b"b", b"c"]), signal)) for signal in signals]
+    for expected in (b"A", b"B", b"C"):
+        for signal in reversed(signals):
+            signal.release()
+        assert [next(answers) for answers in conversations] == [expected] * 30
+    assert [list(answers) for answers in conversations] == [[]] * 30
+
+
+def test_server_that_renews_its_connections_loses_no_call(stack: ExitStack, tmp_path: Path) -> None:
+    server = GrpcServer(max_connection_age_ms=200, max_connection_age_grace_ms=10_000)
+    world = plain_world(stack, tmp_path, server)
+    until = monotonic() + PATIENCE_S
+    unary: Any = world.channel.unary_unary("/test.Service/unary")
+    while len(server.peers) < 4 and monotonic() < until:
+        calls = [unary.future(b"abc", timeout=PATIENCE_S) for _ in range(20)]
+        assert [answer.result() for answer in calls] == [b"cba"] * 20
+        assert list(world.call("bidi", iter([b"a", b"b"]))) == [b"A", b"B"]
+    assert len(server.peers) >= 4
+
+
 def test_metadata_and_status_pass_untouched(world: World) -> None:
     def refuse(message: bytes, context: grpc.ServicerContext) -> bytes:
         context.send_initial_metadata((("x-first", "1"), ("x-raw-bin", b"\x00\xff")))
@@ -175,7 +212,8 @@ def test_deadline_ends_a_call_whose_answer_has_begun(stack: ExitStack, tmp_path:
 
     backend = stack.enter_context(H2Backend())
     backend.handler = endless
-    gateway = stack.enter_context(Gateway(tmp_path, {"GATEWAY_BACKEND_TARGET": backend.url}))
+    settings = {"GATEWAY_BACKEND_TARGET": backend.url, "GATEWAY_TIMEOUT_IDLE": "10s"}  # or it is stuck
+    gateway = stack.enter_context(Gateway(tmp_path, settings))
     channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{gateway.port}"))
     answers = call(channel, "server", b"x", timeout=None, metadata=(("grpc-timeout", "300m"),))
     assert next(answers) == b"first"
@@ -195,7 +233,9 @@ def test_errors_of_the_gateway_are_statuses(stack: ExitStack, tmp_path: Path) ->
 
 
 def test_unavailable_is_tried_again_where_it_is_asked_for(stack: ExitStack, tmp_path: Path) -> None:
-    world = plain_world(stack, tmp_path, GATEWAY_RETRY_ON="grpc-unavailable", GATEWAY_RETRY_BACKOFF="1ms")
+    world = plain_world(
+        stack, tmp_path, settings={"GATEWAY_RETRY_ON": "grpc-unavailable", "GATEWAY_RETRY_BACKOFF": "1ms"}
+    )
     failures = iter([True, True, False])
 
     def flaky(message: bytes, context: grpc.ServicerContext) -> bytes:

@@ -162,7 +162,7 @@ class Forwarding(Attempts):
         request.upstream_s = now - self._sent_at
         if request.trace is not None and request.trace.is_sampled:
             request.trace.answered(status)
-        if status in self._route.noted_statuses and self._is_tried_again(status, headers, now):
+        if status in self._route.noted_statuses and self._is_tried_again(status, headers, length, now):
             return
         if self._upgrade and status < 300 and request.clientproto == b"HTTP/2":
             self._refuse_upgrade("an upgrade answered without one")  # which HTTP/2 cannot tell from one
@@ -180,7 +180,7 @@ class Forwarding(Attempts):
             _log.failure("head failed", request_id=request.request_id)
             request.fail(InternalError())
 
-    def _is_tried_again(self, status: int, headers: HeaderList, now: float) -> bool:
+    def _is_tried_again(self, status: int, headers: HeaderList, length: int, now: float) -> bool:
         """Settle what the status settles; whether the answer is dropped for another attempt."""
         request, target, retry = self._request, self._target, self._route.retry
         if target is None:
@@ -188,7 +188,7 @@ class Forwarding(Attempts):
         is_fault = status in FAULTS
         is_unwanted = retry.repeats_status(status, request.method)
         if status == 200 and not is_unwanted:  # noted for gRPC's sake only
-            if not (retry.repeats_unavailable and grpc.is_unavailable(headers)):
+            if not (retry.repeats_unavailable and grpc.is_unavailable(headers, length)):
                 return False
             is_unwanted = True
         outcome = Outcome.ERROR if is_fault else Outcome.OK
@@ -197,7 +197,7 @@ class Forwarding(Attempts):
             return False
         asked = field_values(headers, b"retry-after")
         wait_s = retry_after_s(asked[-1], self._route.epoch_s()) if asked else None
-        return self._try_again(target, now, wait_s or 0.0)
+        return self._try_again(target, now, max(wait_s or 0.0, grpc.pushback_s(headers)))
 
     def on_body(self, data: bytes) -> None:
         """A piece of the answer."""
@@ -282,6 +282,8 @@ class Forwarding(Attempts):
         if request.responded:
             if not request.channel.write_blocked:
                 error = UpstreamSilent("silent in the middle of the response")
+                if is_grpc(request.header(b"content-type")):  # a stream without a message is nobody's fault
+                    self._settle(Outcome.TIMEOUT, now, now - self._sent_at, is_fault=False, reason=error.reason)
             elif (unsent := request.channel.unsent_bytes()) != self._unsent:
                 self._unsent = unsent  # slow, but it reads
                 self.deadline = now + self._settings.idle_s

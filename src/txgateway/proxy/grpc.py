@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from txgateway.errors import DeadlineExceeded
 from txgateway.headers import field_values
+from txgateway.transport.interfaces import NO_BODY
 
 if TYPE_CHECKING:
     from txgateway.request import GatewayRequest
@@ -18,6 +19,10 @@ TIMEOUT: Final = b"grpc-timeout"
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _UNAVAILABLE: Final = b"14"
+#: Milliseconds, of at most eight digits as in every unit; and what a server may be spared to hear of.
+_MOST_MS: Final = 99_999_999
+_SLIGHT_S: Final = 0.01
+_PUSHBACK: Final = re.compile(rb"[0-9]{1,9}")
 
 
 def timeout_s(value: bytes) -> float | None:
@@ -26,9 +31,29 @@ def timeout_s(value: bytes) -> float | None:
     return None if found is None else int(found[1]) * _UNIT_S[found[2]]
 
 
-def is_unavailable(headers: HeaderList) -> bool:
+def is_unavailable(headers: HeaderList, length: int) -> bool:
     """Whether a response without messages says UNAVAILABLE: its head is all there is of it."""
-    return field_values(headers, b"grpc-status") == [_UNAVAILABLE]
+    return length == NO_BODY and field_values(headers, b"grpc-status") == [_UNAVAILABLE]
+
+
+def pushback_s(headers: HeaderList) -> float:
+    """Seconds that a server asks to wait before the call is repeated; infinite if it must not be (gRFC A6)."""
+    said = field_values(headers, b"grpc-retry-pushback-ms")
+    if not said:
+        return 0.0
+    return int(said[-1]) / 1000.0 if _PUSHBACK.fullmatch(said[-1]) else math.inf
+
+
+def shorten_timeout(request: GatewayRequest, now: float) -> None:
+    """Leave of the call's ``grpc-timeout``, which the request has, what the time with the gateway has left of it."""
+    given_s = timeout_s(request.fields[TIMEOUT])
+    spent_s = now - request.started_at
+    if given_s is None or spent_s < _SLIGHT_S:
+        return
+    left_ms = int((given_s - spent_s) * 1000)
+    if left_ms <= _MOST_MS:
+        kept = (field for field in request.headers if field[0] != TIMEOUT)
+        request.headers = (*kept, (TIMEOUT, TIMEOUT, b"%dm" % max(1, left_ms)))
 
 
 class CallDeadline:

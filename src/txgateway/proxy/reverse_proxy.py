@@ -140,6 +140,7 @@ class ReverseProxyResource(Leaf):
             return NOT_DONE_YET
         if grpc.TIMEOUT in request.fields:
             grpc.CallDeadline(request, self.wheel)
+            grpc.shorten_timeout(request, request.channel.seconds())
         Forwarding(request, self).start()
         return NOT_DONE_YET
 
