@@ -52,18 +52,18 @@ class Client:
 
     def __init__(self, connection: Any, shape: str, own: Iterator[bytes] | None) -> None:
         from txgateway.transport.http2 import frames
-        from txgateway.transport.http2.hpack import HeaderEncoder
+        from txgateway.transport.http2.header_encoder import HeaderEncoder
 
         self._connection = connection
         self._frames = frames
         self._encoder = HeaderEncoder()
         self._own = own
         self._fields = [
-            (b":method", b"GET", False),
-            (b":scheme", b"http", False),
-            (b":authority", b"127.0.0.1:8000", False),
-            (b":path", b"/api/v1/resumes?page=1", False),
-            *((name.lower().encode(), value.encode(), False) for name, value in SHAPES[shape]),
+            (b":method", b"", b"GET"),
+            (b":scheme", b"", b"http"),
+            (b":authority", b"", b"127.0.0.1:8000"),
+            (b":path", b"", b"/api/v1/resumes?page=1"),
+            *((name.lower().encode(), b"", value.encode()) for name, value in SHAPES[shape]),
         ]
         self._next_id = 1
         self._owed = 0
@@ -76,7 +76,7 @@ class Client:
         frames = self._frames
         parts = []
         for _ in range(STREAMS):
-            fields = self._fields if self._own is None else [*self._fields, (b"authorization", next(self._own), True)]
+            fields = self._fields if self._own is None else [*self._fields, (b"authorization", b"", next(self._own))]
             block = self._encoder.encode(fields)
             parts += (frames.frame_header(len(block), _HEADERS, 0x5, self._next_id), block)
             self._next_id += 2
@@ -96,12 +96,12 @@ class Target:
 
     def __init__(self, connection: Any) -> None:
         from txgateway.transport.http2 import frames
-        from txgateway.transport.http2.hpack import HeaderEncoder
+        from txgateway.transport.http2.header_encoder import HeaderEncoder
 
         self._connection = connection
         self._frames = frames
         self._encoder = HeaderEncoder()
-        self._fields = [(name, value, False) for name, value in ANSWER_FIELDS]
+        self._fields = [(name, b"", value) for name, value in ANSWER_FIELDS]
         connection.transport.written.clear()  # the preface
         settings = ((frames.MAX_CONCURRENT_STREAMS, 128),)
         connection.dataReceived(frames.settings_frame(settings) + frames.SETTINGS_ACK)

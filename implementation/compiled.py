@@ -20,13 +20,14 @@ MODULES = (
     "cors.py errors.py fields.py forwarded.py headers.py ids.py leaf.py own_headers.py request.py request_body.py",
     "auth/authenticator.py auth/cache.py auth/token.py",
     "middleware/*.py",
-    "proxy/attempts.py proxy/backend.py proxy/balancer.py proxy/breaker.py proxy/forwarding.py proxy/outgoing.py proxy/pool.py",
+    "proxy/attempts.py proxy/backend.py proxy/balancer.py proxy/breaker.py proxy/forwarding.py",
+    "proxy/multiplexed_pool.py proxy/outgoing.py proxy/pool.py",
     "proxy/replay.py proxy/retry.py proxy/reverse_proxy.py proxy/target.py proxy/window.py proxy/balancing/*.py",
     "ratelimit/bucket.py ratelimit/keys.py ratelimit/memory.py",
     "routing/*.py",
     "telemetry/access_log.py telemetry/cells.py telemetry/lines.py",
     "transport/framing.py transport/heads.py transport/http1_*.py transport/interfaces.py transport/response_writer.py",
-    "transport/sockets.py transport/reactor.py transport/tunnel.py transport/wheel.py",
+    "transport/http2/*.py transport/server_tls.py transport/sockets.py transport/reactor.py transport/tunnel.py transport/wheel.py",
 )
 
 
@@ -78,7 +79,7 @@ def compiled(directory: Path, scratch: Path) -> dict[str, str]:
         Extension(
             ".".join(path.relative_to(sources).with_suffix("").parts),
             [str(path)],
-            extra_compile_args=["-O2", "-fwrapv"],
+            extra_compile_args=["-fwrapv"],  # how far to optimize is Python's own choice, or that of CFLAGS
         )
         for path in modules(directory)
     ]

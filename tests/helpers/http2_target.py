@@ -55,6 +55,12 @@ class RecordingSharer:
     def __init__(self) -> None:
         self.ready = self.spare = 0
         self.errors: list[GatewayError] = []
+        self.has_http1 = False
+        self.wants_http1 = 0
+
+    def on_http1_required(self) -> bool:
+        self.wants_http1 += 1
+        return self.has_http1
 
     def on_ready(self, connection: Http2ClientConnection) -> None:
         self.ready += 1
@@ -244,6 +250,11 @@ class Exchange:
     def raw_fields(self, *fields: tuple[bytes, bytes], ends: bool = False) -> None:
         """Any header block, right or wrong, past the library."""
         self.target.raw(raw_headers(self.id, fields, ends=ends))
+
+    def raw_block(self, block: bytes, *, ends: bool = False) -> None:
+        """The target sends a header block, past the library."""
+        flags = h2_frames.END_HEADERS | (h2_frames.END_STREAM if ends else 0)
+        self.target.raw(h2_frames.frame(h2_frames.HEADERS, flags, self.id, block))
 
     def send(self, data: bytes) -> None:
         """The gateway sends some of the request's body."""

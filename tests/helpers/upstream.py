@@ -172,6 +172,8 @@ class FakeDialer:
 class RecordingWaiter:
     """Keeps what a pool tells it."""
 
+    needs_http2 = False
+
     def __init__(self) -> None:
         self.connections: list[ClientConnection] = []
         self.errors: list[GatewayError] = []

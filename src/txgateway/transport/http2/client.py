@@ -22,10 +22,18 @@ from txgateway.errors import (
 )
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.client_stream import ClientStream
-from txgateway.transport.http2.codes import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ConnectionFault, Http2Fault
+from txgateway.transport.http2.codes import (
+    HTTP_1_1_REQUIRED,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    ConnectionFault,
+    Http2Fault,
+)
 from txgateway.transport.http2.connection import Http2Connection
+from txgateway.transport.http2.fields import ResponseHead
 from txgateway.transport.http2.floods import LIST_BYTES
-from txgateway.transport.http2.streams import RESET_BY_PEER
+from txgateway.transport.http2.streams import LINGER_S, RESET_BY_PEER
 from txgateway.transport.interfaces import ResponseHandler
 from txgateway.transport.wheel import TimerWheel
 
@@ -57,6 +65,9 @@ class SharedConnectionOwner(Protocol):
 
     def on_spare(self, connection: Http2ClientConnection) -> None:
         """An exchange is over: there is room for another."""
+
+    def on_http1_required(self) -> bool:
+        """The target wants HTTP/1.1 instead (RFC 9113 section 7); whether it is asked over that from now on."""
 
     def forget_shared(self, connection: Http2ClientConnection, error: GatewayError) -> None:
         """No exchange may begin any more, for this reason; told once."""
@@ -97,6 +108,7 @@ class Http2ClientConnection(Http2Connection):
         self._awaits_pong = False
         self._error: UpstreamError | None = None
         self._touched: dict[ResponseHandler, None] = {}
+        self._lingering: dict[ClientStream, tuple[float, int]] = {}  # until when, and with how much to send
 
     # --- exchanges ------------------------------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class Http2ClientConnection(Http2Connection):
     def begin(self, stream: ClientStream) -> None:
         """Give an exchange its number: it starts."""
         stream.id = self._next_id
-        self.streams[stream.id] = stream
+        self.open_stream(stream)
         self._next_id += 2
         if self._next_id >= _LAST_STREAM_ID:
             self.retire()
@@ -138,6 +150,19 @@ class Http2ClientConnection(Http2Connection):
             self.completed += 1
         if not self._is_leaving and not self._is_over and self.owner is not None:
             self.owner.on_spare(self)
+
+    def linger(self, stream: ClientStream) -> None:
+        """A tunnel has ended at our end: bound what is left of it."""
+        self._lingering[stream] = (self.wheel.after(LINGER_S), stream.queued)
+
+    def _end_lingering(self, now: float) -> None:
+        for stream, (deadline, queued) in list(self._lingering.items()):
+            if stream.queued < queued:  # slow, but it reads
+                self.linger(stream)
+            elif now >= deadline or not stream.is_open:
+                del self._lingering[stream]
+                stream.break_off()
+        self.flush()
 
     # --- frames ---------------------------------------------------------------------------------------------------
 
@@ -172,12 +197,20 @@ class Http2ClientConnection(Http2Connection):
         return not stream_id & 1 or stream_id >= self._next_id
 
     def on_message(self, stream_id: int, block: bytes, *, has_ended: bool) -> None:
-        fields = self.decode(block)
+        head: ResponseHead | None = self._decoder.known(block)
+        fields = [] if head is not None else self.decode(block)
         stream: ClientStream | None = self.streams.get(stream_id)
         if stream is None or stream.is_remote_closed:
             self._on_late_frame(stream_id, stream, "HEADERS")
+        elif stream.has_head:
+            stream.on_trailers(fields if head is None else self.decode(block), has_ended=has_ended)
         else:
-            stream.on_fields(fields, has_ended=has_ended)
+            if head is None:
+                head = ResponseHead(fields)
+                self._decoder.remember(block, head)
+            else:
+                head.serialise()
+            stream.on_head(head, has_ended=has_ended)
 
     def on_setting(self, identifier: int, value: int) -> None:
         if identifier == frames.MAX_CONCURRENT_STREAMS:
@@ -191,9 +224,13 @@ class Http2ClientConnection(Http2Connection):
         if stream.is_remote_closed:  # the response is complete, only its receiver is slow
             stream.stop_sending()
             return
+        if code == NO_ERROR and stream.has_whole_body:  # as Node says the end of what it pipes
+            stream.stop_sending()
+            stream.receive_end([])
+            return
         self.close_stream(stream, RESET_BY_PEER)
         error: UpstreamError
-        if code == REFUSED_STREAM and not stream.is_answered:
+        if not stream.is_answered and (code == REFUSED_STREAM or self._falls_back(code)):
             error = UpstreamRefused("stream refused")
         else:
             error = UpstreamReset(f"stream reset with code {code}")
@@ -202,12 +239,18 @@ class Http2ClientConnection(Http2Connection):
 
     def on_going_away(self, last_stream_id: int, code: int) -> None:
         """Streams that the target has not looked at may go elsewhere (RFC 9113 section 6.8)."""
+        if self._falls_back(code):  # what it may have looked at is sent again if that does no harm
+            for stream in self.streams.values():
+                stream.reused = True
         self.retire()
         refused = [stream for stream in self.streams.values() if stream.id > last_stream_id and not stream.is_answered]
         for stream in refused:
             self.close_stream(stream, RESET_BY_PEER)
         for stream in refused:
             stream.fail(UpstreamRefused(f"the target goes away with code {code}"))
+
+    def _falls_back(self, code: int) -> bool:
+        return code == HTTP_1_1_REQUIRED and self.owner is not None and self.owner.on_http1_required()
 
     def on_ping_answered(self, opaque: bytes) -> None:
         self._awaits_pong = False
@@ -281,6 +324,8 @@ class Http2ClientConnection(Http2Connection):
 
     def on_deadline(self, now: float) -> None:
         """Once a second: an end that takes too long, too old, too long idle, or silent."""
+        if self._lingering and not self._is_over:
+            self._end_lingering(now)
         if self._is_over:
             super().on_deadline(now)
         elif not self._has_settings and now - self.opened_at >= GREETING_TIMEOUT_S:

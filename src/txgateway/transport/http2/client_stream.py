@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 from twisted.logger import Logger
 
 from txgateway.errors import UpstreamError, UpstreamProtocolError
-from txgateway.headers import end_to_end
 from txgateway.transport.http2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.fields import CONNECTION_SPECIFIC, read_response, read_trailers
-from txgateway.transport.http2.hpack import NEVER_INDEXED, EncodedField
+from txgateway.transport.http2.fields import ResponseHead, read_trailers
+from txgateway.transport.http2.header_decoder import CONNECTION_SPECIFIC
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.http2.streams import ENDED
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, ResponseHandler, Tunnel
@@ -33,16 +32,17 @@ class ClientStream(Stream):
 
     Attributes:
         reused: its connection has completed an exchange.
+        has_head: of the response, which trailers may follow.
     """
 
     __slots__ = (
         "_handler",
-        "_has_head",
         "_informational",
         "_is_head_request",
         "_key",
         "_tunnel",
         "_upgrade",
+        "has_head",
         "reused",
     )
 
@@ -55,7 +55,7 @@ class ClientStream(Stream):
         self._handler: ResponseHandler | None = None
         self._tunnel: Tunnel | None = None
         self._informational = 0
-        self._has_head = self._is_head_request = False
+        self.has_head = self._is_head_request = False
         self._upgrade = self._key = b""
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -77,30 +77,29 @@ class ClientStream(Stream):
         self._is_head_request = method == b"HEAD"
         self._upgrade = upgrade
         authority = b""
-        fields: list[EncodedField] = []
-        for name, _, value in headers:
-            if name in _NOT_SENT:
-                if name == b"host":
-                    authority = value
-            elif upgrade and name == b"sec-websocket-key":
-                self._key = value
-            else:
-                fields.append((name, value, name in NEVER_INDEXED))
+        fields: HeaderList = []
+        for header in headers:
+            if header[0] not in _NOT_SENT:
+                fields.append(header)
+            elif header[0] == b"host":
+                authority = header[2]
         if upgrade:
             if upgrade.lower() != WEBSOCKET or not connection.peer_connects:
                 connection.clock.callLater(0, self._cannot_upgrade)
                 return
-            method, ended = b"CONNECT", False
-            pseudo = [(b":method", method, False), (b":protocol", WEBSOCKET, False)]
+            ended = False
+            self._key = next((value for name, _, value in fields if name == b"sec-websocket-key"), b"")
+            fields = [header for header in fields if header[0] != b"sec-websocket-key"]
+            pseudo = [(b":method", b"", b"CONNECT"), (b":protocol", b"", WEBSOCKET)]
         else:
-            pseudo = [(b":method", method, False)]
+            pseudo = [(b":method", b"", method)]
         pseudo += (
-            (b":scheme", connection.scheme, False),
-            (b":authority", authority, False),
-            (b":path", target, False),
+            (b":scheme", b"", connection.scheme),
+            (b":authority", b"", authority),
+            (b":path", b"", target),
         )
         if length >= 0:
-            fields.append((b"content-length", b"%d" % length, True))
+            fields.append((b"content-length", b"", b"%d" % length))
         connection.begin(self)
         connection.send_headers(self, pseudo + fields, 0)
         if first:
@@ -132,10 +131,11 @@ class ClientStream(Stream):
         if self.write_blocked:
             self.write_blocked = False
             self.on_drained()
+        self.on_sent_all()
 
     def on_sent_all(self) -> None:
-        if self._upgrade and self._tunnel is None and self._has_head:  # nobody is left to hear the target's end
-            self._leave(CANCEL)
+        if self._upgrade and self._tunnel is None and self._handler is None and self.is_remote_closed:
+            self._leave(NO_ERROR, is_success=True)
 
     def on_blocked(self) -> None:
         if self._tunnel is not None:
@@ -151,28 +151,26 @@ class ClientStream(Stream):
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
-    def on_fields(self, fields: list[EncodedField], *, has_ended: bool) -> None:
-        """A header block: of a 1xx response, of the response, or of its trailers."""
-        handler = self._handler
-        if handler is None:  # RFC 9113 section 8.5
-            raise StreamFault(PROTOCOL_ERROR, "HEADERS in a tunnel")
-        self.connection.touch(handler)
-        if self._has_head:
-            if not has_ended:
-                raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
-            trailers = read_trailers(fields)
-            self.check_length(0, has_ended=True)
-            self.receive_end(trailers)
-            return
-        status, headers, length = read_response(fields)
-        headers = end_to_end(headers, None)
+    def on_trailers(self, fields: HeaderList, *, has_ended: bool) -> None:
+        """A header block behind the response's."""
+        self._touch()
+        if not has_ended:
+            raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
+        trailers = read_trailers(fields)
+        self.check_length(0, has_ended=True)
+        self.receive_end(trailers)
+
+    def on_head(self, head: ResponseHead, *, has_ended: bool) -> None:
+        """A header block of a 1xx response, or of the response."""
+        handler = self._touch()
+        status, headers, length = head.status, head.headers(), head.length
         if status < 200:
             self._informational += 1
             if status == 101 or has_ended or self._informational > MAX_INFORMATIONAL:
                 raise StreamFault(PROTOCOL_ERROR, "informational response that there may not be")
             handler.on_informational(status, headers)
             return
-        self._has_head = True
+        self.has_head = True
         if self._upgrade and status < 300:
             self._upgraded(handler, headers, has_ended=has_ended)
             return
@@ -188,8 +186,15 @@ class ClientStream(Stream):
         if has_ended:
             self.receive_end([])
 
+    def _touch(self) -> ResponseHandler:
+        handler = self._handler
+        if handler is None:  # RFC 9113 section 8.5
+            raise StreamFault(PROTOCOL_ERROR, "HEADERS in a tunnel")
+        self.connection.touch(handler)
+        return handler
+
     def check_length(self, size: int, *, has_ended: bool) -> None:
-        if not self._has_head:
+        if not self.has_head:
             raise StreamFault(PROTOCOL_ERROR, "DATA before the response")
         super().check_length(size, has_ended=has_ended)
 
@@ -204,11 +209,10 @@ class ClientStream(Stream):
         """The response is complete and delivered."""
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
-            self._leave(NO_ERROR, is_success=True)
             tunnel.target_lost()
-            return
         handler, self._handler = self._handler, None
         if handler is None:
+            self._end_tunnel()
             return
         self._leave(NO_ERROR, is_success=True)
         handler.on_end(trailers)
@@ -232,7 +236,12 @@ class ClientStream(Stream):
     @property
     def is_answered(self) -> bool:
         """Some of the response has come: the target has looked at the request."""
-        return self._has_head or self._informational > 0
+        return self.has_head or self._informational > 0
+
+    @property
+    def has_whole_body(self) -> bool:
+        """As much of the response's body has come as was declared, or there is none."""
+        return self.has_head and not self._left
 
     def _leave(self, code: int, *, is_success: bool = False) -> None:
         """The stream is over, whatever of the request is not sent yet."""
@@ -309,6 +318,21 @@ class ClientStream(Stream):
     def close_tunnel(self) -> None:
         """Close the tunnel after what was written; its end hears nothing more."""
         self._tunnel = None
-        if self.is_open and not self.is_local_closed:
+        self._end_tunnel()
+        self.connection.flush_soon()
+
+    def _end_tunnel(self) -> None:
+        """Nobody is left at our end: END_STREAM both ways (RFC 8441 section 5), and RST_STREAM if that does not come."""
+        if not self.is_open:
+            return
+        if self.is_local_closed:
+            self.on_sent_all()
+        elif self._end is None:
             self.finish([])
-            self.connection.flush_soon()
+        if self.is_open:
+            self.connection.linger(self)
+            super().resume()  # what still comes is dropped
+
+    def break_off(self) -> None:
+        """The rest of the tunnel's end does not come."""
+        self._leave(CANCEL)

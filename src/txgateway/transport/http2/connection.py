@@ -33,9 +33,10 @@ from txgateway.transport.http2.floods import (
     Turns,
 )
 from txgateway.transport.http2.frames import END_HEADERS, END_STREAM, HEADER_BYTES
-from txgateway.transport.http2.hpack import EncodedField, HeaderDecoder
+from txgateway.transport.http2.header_decoder import HeaderDecoder
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.http2.streams import RESET_BY_PEER, RESET_BY_US
+from txgateway.transport.interfaces import HeaderList
 from txgateway.transport.wheel import TimerWheel
 
 _log = Logger(__name__)
@@ -247,12 +248,14 @@ class Http2Connection(ConnectionFrames):
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id:
             raise ConnectionFault(PROTOCOL_ERROR, "HEADERS without a stream")
+        depends_on_itself = False
+        if flags & frames.HAS_PRIORITY and len(payload) < (6 if flags & frames.PADDED else 5):
+            raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS without their priority")
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload)
-        depends_on_itself = False
         if flags & frames.HAS_PRIORITY:
             if len(payload) < 5:
-                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS without their priority")
+                raise ConnectionFault(PROTOCOL_ERROR, "padding over the priority")
             depends_on_itself = frames.number(payload) & frames.MAX_STREAM_ID == stream_id
             payload = payload[5:]
         has_ended = bool(flags & END_STREAM)
@@ -278,7 +281,7 @@ class Http2Connection(ConnectionFrames):
             self._block = None
             self.on_message(stream_id, b"".join(block.parts), has_ended=block.has_ended)
 
-    def decode(self, block: bytes) -> list[EncodedField]:
+    def decode(self, block: bytes) -> HeaderList:
         """The fields of a block; each has to be decoded, in order."""
         self._work += len(block) // BLOCK_BYTES_A_FRAME
         return self._decoder.decode(block)
@@ -289,6 +292,8 @@ class Http2Connection(ConnectionFrames):
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY without a stream")
         self.spend_empty()
         if len(payload) != 5:
+            if self.is_idle(stream_id):  # RFC 9113 section 6.4: for which there may be no RST_STREAM
+                raise ConnectionFault(FRAME_SIZE_ERROR, "PRIORITY of another size")
             raise StreamFault(FRAME_SIZE_ERROR, "PRIORITY of another size")
         if frames.number(payload) & frames.MAX_STREAM_ID == stream_id:
             raise ConnectionFault(PROTOCOL_ERROR, "stream that depends on itself")

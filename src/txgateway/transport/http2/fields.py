@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
@@ -12,28 +11,24 @@ from typing import Final
 import httptools
 
 from txgateway.errors import BadRequest, GatewayError, HeadersTooLarge, MethodNotImplemented, UriTooLong
-from txgateway.headers import is_token
+from txgateway.fields import ReceivedHeaders
+from txgateway.headers import HOP_BY_HOP, is_token
 from txgateway.transport.framing import FORBIDDEN_TRAILERS, FramingError, parse_content_length
+from txgateway.transport.heads import write_fields
 from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.hpack import NEVER_INDEXED, EncodedField
+from txgateway.transport.http2.header_decoder import PSEUDO, VALUE_BYTES, MalformedField
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Header, HeaderList, RequestHead, ServerLimits
 from txgateway.transport.websocket import WEBSOCKET
 
 VERSION: Final = b"HTTP/2"
 
-#: Fields of a connection, which HTTP/2 does not know (RFC 9113 section 8.2.2).
-CONNECTION_SPECIFIC: Final = frozenset(
-    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-)
-_LOWER_NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-#: RFC 9113 section 8.2.1 forbids NUL, CR and LF; RFC 9110 section 5.5 all controls but tab.
-_VALUE_BYTES: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
-_BLANK: Final = 0x20
 #: What a field counts for in a head's size beside name and value: HTTP/1.1's colon, blank and line end.
 _FIELD_OVERHEAD: Final = 4
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"))
-_REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
+_STATUS: Final = frozenset((b":status",))
+_REQUEST_PSEUDO: Final = PSEUDO - _STATUS
 _HTTP_SCHEMES: Final = frozenset((b"http", b"https"))
 
 
@@ -41,49 +36,40 @@ def _malformed(problem: str) -> StreamFault:
     return StreamFault(PROTOCOL_ERROR, problem)  # RFC 9113 section 8.1.1
 
 
-def check_fields(fields: list[EncodedField]) -> dict[bytes, bytes]:
-    """Check the fields of a message that follow its pseudo-header fields (RFC 9113 section 8.2).
+def _split(fields: HeaderList, known: frozenset[bytes]) -> tuple[dict[bytes, bytes], HeaderList, dict[bytes, bytes]]:
+    """A message's pseudo-header fields, which come first (RFC 9113 section 8.3), and the others.
 
     Returns:
-        value by name, the last one where a name occurs more than once.
+        pseudo-header fields by name; the other fields; value of these by name, the last one where a name occurs more
+        than once.
 
     Raises:
         StreamFault: the message is malformed.
     """
-    by_name = {}
-    for name, value, _ in fields:
-        if not name:
-            raise _malformed("empty field name")
-        if value and (value[0] <= _BLANK or value[-1] <= _BLANK):
-            raise _malformed("blank around a field value")
-        by_name[name] = value
-    if b"".join(by_name).translate(None, _LOWER_NAME_BYTES):
-        raise _malformed("field name with a letter in upper case, or a pseudo-header field where none may be")
-    if b"".join([field[1] for field in fields]).translate(None, _VALUE_BYTES):
-        raise _malformed("control in a field value")
-    if not by_name.keys().isdisjoint(CONNECTION_SPECIFIC):
-        raise _malformed("connection-specific field")
-    return by_name
-
-
-def _pseudo_fields(fields: list[EncodedField], known: frozenset[bytes]) -> dict[bytes, bytes]:
-    """The pseudo-header fields, which come first (RFC 9113 section 8.3)."""
     pseudo: dict[bytes, bytes] = {}
-    for name, value, _ in fields:
-        if not name.startswith(b":"):
+    count = 0
+    for name, _, value in fields:
+        if name not in PSEUDO:
             break
         if name not in known or name in pseudo:
             raise _malformed("unknown or repeated pseudo-header field")
         pseudo[name] = value
-    return pseudo
+        count += 1
+    headers = fields[count:]
+    by_name = {name: value for name, _, value in headers}
+    if headers and headers[0].__class__ is MalformedField:
+        raise _malformed(headers[0].problem)
+    if not by_name.keys().isdisjoint(PSEUDO):
+        raise _malformed("pseudo-header field behind others")
+    return pseudo, headers, by_name
 
 
-def content_length(fields: list[EncodedField], by_name: dict[bytes, bytes]) -> int | None:
+def content_length(fields: HeaderList, by_name: dict[bytes, bytes]) -> int | None:
     """The declared length of a body, or None."""
     value = by_name.get(b"content-length")
     if value is None:
         return None
-    if any(other != value for name, other, _ in fields if name == b"content-length"):
+    if any(other != value for name, _, other in fields if name == b"content-length"):
         raise _malformed("several lengths")
     try:
         return parse_content_length(value)
@@ -92,7 +78,7 @@ def content_length(fields: list[EncodedField], by_name: dict[bytes, bytes]) -> i
 
 
 def read_request(
-    fields: list[EncodedField], limits: ServerLimits, *, has_ended: bool
+    fields: HeaderList, limits: ServerLimits, *, has_ended: bool
 ) -> tuple[RequestHead, GatewayError | None]:
     """A request's head from its fields.
 
@@ -107,9 +93,7 @@ def read_request(
     Raises:
         StreamFault: the request is malformed.
     """
-    pseudo = _pseudo_fields(fields, _REQUEST_PSEUDO)
-    fields = fields[len(pseudo) :]
-    by_name = check_fields(fields)
+    pseudo, headers, by_name = _split(fields, _REQUEST_PSEUDO)
     method, path = pseudo.get(b":method"), pseudo.get(b":path", b"")
     protocol = pseudo.get(b":protocol")
     if method is None or not is_token(method):
@@ -125,15 +109,15 @@ def read_request(
         raise _malformed("no scheme, or one of another protocol")
     elif not path.startswith(b"/") and (path != b"*" or method != b"OPTIONS"):
         raise _malformed("path that is none")
-    if b"te" in by_name and any(name == b"te" and value.lower() != b"trailers" for name, value, _ in fields):
+    if b"te" in by_name and any(name == b"te" and value.lower() != b"trailers" for name, _, value in headers):
         raise _malformed("TE other than trailers")
-    length = content_length(fields, by_name)
+    length = content_length(headers, by_name)
     if length and has_ended:
         raise _malformed("length of a body that does not come")
     if length is None:
         length = NO_BODY if has_ended else UNKNOWN_LENGTH
     head = RequestHead(method, path, VERSION, (), {}, length, True, b"")
-    headers = _with_host([(name, name, value) for name, value, _ in fields], pseudo.get(b":authority"), by_name)
+    headers = _with_host(headers, pseudo.get(b":authority"), by_name)
     if b"cookie" in by_name:
         headers = _with_one_cookie(headers, by_name)
     if protocol is not None:
@@ -150,7 +134,7 @@ def read_request(
 
 
 def repeated(head: RequestHead) -> RequestHead:
-    """The head of a further request that says the same, without a body."""
+    """The head of a further request that says the same."""
     return RequestHead(head.method, head.target, VERSION, head.headers, head.fields.copy(), head.length, True, b"")
 
 
@@ -160,7 +144,7 @@ def _with_host(headers: HeaderList, authority: bytes | None, by_name: dict[bytes
         if sum(header[0] == b"host" for header in headers) > 1:
             raise _malformed("several hosts")
         return headers
-    if authority.translate(None, _VALUE_BYTES):
+    if authority.translate(None, VALUE_BYTES):
         raise _malformed("control in the authority")
     if b"host" in by_name:
         if any(header[0] == b"host" and header[2].lower() != authority.lower() for header in headers):
@@ -226,45 +210,56 @@ def _is_known_method(method: bytes) -> bool:
     return True
 
 
-def read_trailers(fields: list[EncodedField]) -> HeaderList:
+def read_trailers(fields: HeaderList) -> HeaderList:
     """Trailer fields, without those that mean something in a head only.
 
     Raises:
         StreamFault: they are malformed.
     """
-    check_fields(fields)
-    return [(name, name, value) for name, value, _ in fields if name not in FORBIDDEN_TRAILERS and name != b"te"]
+    _, trailers, _ = _split(fields, _NO_PSEUDO)
+    return [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS and field[0] != b"te"]
 
 
-_STATUS: Final = frozenset((b":status",))
+class ResponseHead:
+    """A response's head as understood; never changes.
 
-
-def read_response(fields: list[EncodedField]) -> tuple[int, HeaderList, int | None]:
-    """Status, end-to-end fields and declared length of a response.
-
-    Raises:
-        StreamFault: it is malformed.
+    Attributes:
+        status: 100 to 599.
+        length: the declared one of the body, or None.
     """
-    pseudo = _pseudo_fields(fields, _STATUS)
-    fields = fields[len(pseudo) :]
-    by_name = check_fields(fields)
-    text = pseudo.get(b":status", b"")
-    if len(text) != 3 or not text.isdigit() or not b"100" <= text < b"600":
-        raise _malformed("no status, or none that there is")
-    status = int(text)
-    length = content_length(fields, by_name)
-    headers: HeaderList = [(name, name, value) for name, value, _ in fields if name != b"content-length"]
-    return status, headers, length
+
+    __slots__ = ("_fields", "_names", "_wire", "length", "status")
+
+    def __init__(self, fields: HeaderList) -> None:
+        """Read it.
+
+        Raises:
+            StreamFault: it is malformed.
+        """
+        pseudo, headers, self._names = _split(fields, _STATUS)
+        text = pseudo.get(b":status", b"")
+        if len(text) != 3 or not text.isdigit() or not b"100" <= text < b"600":
+            raise _malformed("no status, or none that there is")
+        self.status = int(text)
+        self.length = content_length(headers, self._names)
+        self._fields = [header for header in headers if header[0] not in HOP_BY_HOP]
+        self._wire = b""
+
+    def headers(self) -> ReceivedHeaders:
+        """The end-to-end fields, in a list of the caller's own."""
+        return ReceivedHeaders(self._fields, self._names.copy(), self._wire)
+
+    def serialise(self) -> None:
+        """Have the fields' lines at hand, for clients of HTTP/1.1 and a head that comes again."""
+        if not self._wire:
+            parts: list[bytes] = []
+            write_fields(parts, self._fields)
+            self._wire = b"".join(parts)
 
 
-_STATUSES: Final = {status.value: (b":status", b"%d" % status.value, False) for status in HTTPStatus}
+_STATUSES: Final = {status.value: (b":status", b"", b"%d" % status.value) for status in HTTPStatus}
 
 
-def status_field(status: int) -> EncodedField:
+def status_field(status: int) -> Header:
     """``:status``."""
-    return _STATUSES.get(status) or (b":status", b"%d" % status, False)
-
-
-def encoded(headers: Iterable[Header]) -> list[EncodedField]:
-    """Fields as HPACK takes them."""
-    return [(name, value, name in NEVER_INDEXED) for name, _, value in headers]
+    return _STATUSES.get(status) or (b":status", b"", b"%d" % status)

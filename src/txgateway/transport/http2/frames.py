@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
-from txgateway.transport.http2.codes import PROTOCOL_ERROR, ConnectionFault
+from txgateway.transport.http2.codes import FRAME_SIZE_ERROR, PROTOCOL_ERROR, ConnectionFault
 
 DATA: Final = 0x0
 HEADERS: Final = 0x1
@@ -105,6 +105,8 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     """A payload of DATA or HEADERS without its padding (RFC 9113 section 6.1)."""
     if not flags & PADDED:
         return payload
-    if not payload or payload[0] >= len(payload):
+    if not payload:
+        raise ConnectionFault(FRAME_SIZE_ERROR, "padding without its length")  # RFC 9113 section 4.2
+    if payload[0] >= len(payload):
         raise ConnectionFault(PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]

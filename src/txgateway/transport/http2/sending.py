@@ -12,8 +12,9 @@ from zope.interface import implementer
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.floods import EARNED, EMPTY_FRAMES, EMPTY_FRAMES_PER_S, UNSENT_BYTES, Allowance
 from txgateway.transport.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS
-from txgateway.transport.http2.hpack import EncodedField, HeaderEncoder
+from txgateway.transport.http2.header_encoder import HeaderEncoder
 from txgateway.transport.http2.stream import Stream
+from txgateway.transport.interfaces import Headers
 from txgateway.transport.sockets import unsent_bytes
 from txgateway.transport.wheel import TimerWheel
 
@@ -62,7 +63,7 @@ class FrameSender(TwistedProtocol):
         """One frame, or several; :meth:`flush` follows."""
         self._out.append(frame)
 
-    def send_headers(self, stream: Stream, fields: list[EncodedField], flags: int) -> None:
+    def send_headers(self, stream: Stream, fields: Headers, flags: int) -> None:
         """HEADERS, and CONTINUATION where one frame is too small."""
         block = self.encoder.encode(fields)
         out = self._out

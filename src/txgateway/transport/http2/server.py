@@ -173,17 +173,44 @@ class Http2ServerConnection(Http2Connection):
         return not stream_id & 1 or stream_id > self._last_peer_id
 
     def on_message(self, stream_id: int, block: bytes, *, has_ended: bool) -> None:
-        known = self._decoder.known(block)
-        fields = None if known is not None else self.decode(block)
+        heads: dict[bool, RequestHead] | None = self._decoder.known(block)
+        known = None if heads is None else heads.get(has_ended)
+        fields = self.decode(block) if known is None else []
         stream: ServerStream | None = self.streams.get(stream_id)
         if stream is not None:
-            self._on_trailers(stream, self.decode(block) if fields is None else fields, has_ended=has_ended)
-            return
-        if stream_id <= self._last_peer_id or not stream_id & 1:
-            if stream_id in self._closed:
-                self._on_late_frame(stream_id, None, "HEADERS")
+            self._on_trailers(stream, fields if known is None else self.decode(block), has_ended=has_ended)
+        elif self._is_taken(stream_id):
+            stream = ServerStream(self, stream_id)
+            self.open_stream(stream)
+            self._idle_at = math.inf
+            if known is not None:
+                self._begin(stream, repeated(known), None, has_ended=has_ended)
                 return
-            raise ConnectionFault(PROTOCOL_ERROR, "number of no new stream")  # RFC 9113 section 5.1.1
+            try:
+                head, error = read_request(fields, self.factory.limits, has_ended=has_ended)
+            except StreamFault as fault:
+                stream.begin(RequestHead(b"", b"", b"HTTP/2", (), {}, -1, True, b""))
+                stream.refuse_malformed(fault)
+                self._count_reset()
+                return
+            if error is None and not head.upgrade:
+                if heads is None:
+                    self._decoder.remember(block, {has_ended: head})
+                else:
+                    heads[has_ended] = head
+            self._begin(stream, head, error, has_ended=has_ended)
+
+    def _is_taken(self, stream_id: int) -> bool:
+        """Whether a request on a stream that is not open is a new one, for which there is room.
+
+        Raises:
+            Http2Fault: the peer's fault.
+        """
+        if stream_id <= self._last_peer_id or not stream_id & 1:
+            if stream_id not in self._closed:
+                raise ConnectionFault(PROTOCOL_ERROR, "number of no new stream")  # RFC 9113 section 5.1.1
+            self._on_late_frame(stream_id, None, "HEADERS")
+            return False
         self._last_peer_id = stream_id
         self._work += REQUEST_FRAMES
         self._empty_frames.earn(EARNED)
@@ -191,25 +218,11 @@ class Http2ServerConnection(Http2Connection):
             self.remember_closed(stream_id, RESET_BY_US)
             self.send(frames.reset_frame(stream_id, REFUSED_STREAM))
             self._count_reset()
-            return
-        stream = ServerStream(self, stream_id)
-        self.streams[stream_id] = stream
-        self._idle_at = math.inf
-        try:
-            if known is None or not has_ended:
-                head, error = read_request(
-                    self.decode(block) if fields is None else fields, self.factory.limits, has_ended=has_ended
-                )
-                if error is None and has_ended and not head.upgrade:
-                    self._decoder.remember(block, head)
-            else:
-                head, error = repeated(known), None
-        except StreamFault as fault:
-            head, error = RequestHead(b"", b"", b"HTTP/2", (), {}, -1, True, b""), None
-            stream.begin(head)
-            stream.refuse_malformed(fault)
-            self._count_reset()
-            return
+            return False
+        return True
+
+    def _begin(self, stream: ServerStream, head: RequestHead, error: GatewayError | None, *, has_ended: bool) -> None:
+        """A request is here, to be refused with ``error`` if there is one."""
         request = stream.begin(head)
         if has_ended:
             stream.is_remote_closed = True
@@ -218,12 +231,16 @@ class Http2ServerConnection(Http2Connection):
             self.factory.refuse(request, error)
             return
         self.factory.dispatch(request)
-        if not has_ended and (head.upgrade or not request.body_wanted):
+        if head.upgrade or not (has_ended or request.body_wanted):
             stream.pause()
+        if head.upgrade and has_ended:  # of the client's half, which is for the tunnel to hear
+            stream.receive(b"", has_ended=True)
 
     def _on_trailers(self, stream: ServerStream, fields: Any, *, has_ended: bool) -> None:
         if stream.is_remote_closed:
             raise StreamFault(STREAM_CLOSED, "HEADERS behind the end of the stream")
+        if stream.is_connect:  # RFC 9113 section 8.5
+            raise StreamFault(PROTOCOL_ERROR, "HEADERS in a tunnel")
         if not has_ended:
             raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
         trailers = read_trailers(fields)

@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from txgateway.errors import BadRequest, GatewayError, InternalError
 from txgateway.fields import has_field
 from txgateway.transport.http2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.fields import encoded, status_field
+from txgateway.transport.http2.fields import status_field
 from txgateway.transport.http2.stream import Stream
-from txgateway.transport.http2.streams import ENDED
+from txgateway.transport.http2.streams import ENDED, LINGER_S
 from txgateway.transport.interfaces import NO_BODY, HeaderList, RequestHead, Tunnel
 from txgateway.transport.sockets import unsent_bytes
 
@@ -80,6 +80,11 @@ class ServerStream(Stream):
         self.connection.memo = memo
 
     @property
+    def is_connect(self) -> bool:
+        """A tunnel, or about to be one: nothing but DATA has a meaning here."""
+        return self._is_connect
+
+    @property
     def transport(self) -> Any:
         """The connection's."""
         return self.connection.transport
@@ -112,6 +117,8 @@ class ServerStream(Stream):
             self.finish([])
         elif self._request is not None:
             self._request.receive_body_end(trailers)
+        elif self.is_local_closed:  # the last of a tunnel
+            self.on_sent_all()
 
     def on_fault(self, fault: StreamFault) -> None:
         request, tunnel = self._give_up()
@@ -170,7 +177,7 @@ class ServerStream(Stream):
     def send_informational(self, status: int, headers: HeaderList) -> None:
         """Relay a 1xx response."""
         if not self._is_mute and self.is_open:
-            self.connection.send_headers(self, [status_field(status), *encoded(headers)], 0)
+            self.connection.send_headers(self, [status_field(status), *headers], 0)
 
     def send_head(self, status: int, reason: bytes, headers: HeaderList, length: int) -> None:
         """Start the response.
@@ -191,11 +198,12 @@ class ServerStream(Stream):
             _log.error("an answer of {status} to CONNECT without a tunnel", status=status)
             self.reset()
             return
-        fields = [status_field(status), *encoded(headers)]
+        self._is_connect = False
+        fields = [status_field(status), *headers]
         if not has_field(headers, b"date"):
-            fields.append((b"date", self.factory.http_date(), False))  # RFC 9110 section 6.6.1
+            fields.append((b"date", b"", self.factory.http_date()))  # RFC 9110 section 6.6.1
         if length >= 0:
-            fields.append((b"content-length", b"%d" % length, True))
+            fields.append((b"content-length", b"", b"%d" % length))
         self.connection.send_headers(self, fields, 0)
         if self.factory.draining:
             self.connection.close_when_idle()
@@ -203,7 +211,7 @@ class ServerStream(Stream):
     def send_switching(self, headers: HeaderList) -> None:
         """Answer an extended CONNECT with 200 (RFC 8441 section 5); ``headers`` are those of a 101."""
         kept = [header for header in headers if header[0] not in _NOT_IN_TUNNELS]
-        self.connection.send_headers(self, [status_field(200), *encoded(kept)], 0)
+        self.connection.send_headers(self, [status_field(200), *kept], 0)
 
     def send_body(self, data: bytes) -> None:
         """Send a piece of the response body; the body of a response that may have none is dropped."""
@@ -250,11 +258,15 @@ class ServerStream(Stream):
             return
         if self.is_remote_closed:
             self.connection.close_stream(self, ENDED)
+        elif self._is_connect:  # a tunnel ends with END_STREAM both ways (RFC 8441 section 5)
+            self._last_queued = 0
+            self.deadline = self.connection.wheel.after(LINGER_S)
+            self.connection.wheel.watch_coarse(self)
         else:
             self.connection.reset_stream(self, NO_ERROR)  # RFC 9113 section 8.1: an early answer
 
     def on_deadline(self, now: float) -> None:
-        """The client does not take the rest of an answer."""
+        """The client does not take the rest of an answer, or does not end its half of a tunnel."""
         if self.queued != self._last_queued:  # it does, but slowly
             self._last_queued = self.queued
             self.deadline = now + self.factory.limits.keepalive_timeout_s
@@ -275,9 +287,9 @@ class ServerStream(Stream):
 
     def reset(self) -> None:
         """End the stream, so that an incomplete response cannot look complete."""
-        self._give_up()
+        _, tunnel = self._give_up()
         if self.is_open:
-            self.connection.reset_stream(self, INTERNAL_ERROR)
+            self.connection.reset_stream(self, INTERNAL_ERROR if tunnel is None else CANCEL)  # RFC 8441 section 5
             self.connection.flush_soon()
 
     def close_when_idle(self) -> None:
@@ -324,4 +336,5 @@ class ServerStream(Stream):
         self._give_up()
         if self.is_open:
             self.finish([])
+            self.resume()  # what still comes is dropped
             self.connection.flush_soon()

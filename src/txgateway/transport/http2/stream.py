@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.fields import encoded
 from txgateway.transport.http2.frames import END_STREAM
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList
 
@@ -29,6 +28,7 @@ class Stream:
         send_window: bytes that the peer still takes.
         receive_left: bytes that it may still send.
         queued: bytes that wait for a window, or for the transport.
+        is_open: it has begun and not ended; its connection's to say.
         is_local_closed, is_remote_closed: END_STREAM was sent, was received.
         write_blocked: whoever makes output has been asked to stop.
     """
@@ -48,6 +48,7 @@ class Stream:
         "connection",
         "id",
         "is_local_closed",
+        "is_open",
         "is_remote_closed",
         "queued",
         "receive_left",
@@ -63,7 +64,7 @@ class Stream:
         self.send_window = connection.initial_send_window
         self.receive_left = connection.stream_window
         self.queued = 0
-        self.is_local_closed = self.is_remote_closed = False
+        self.is_open = self.is_local_closed = self.is_remote_closed = False
         self.write_blocked = False
         self._queue: deque[bytes | memoryview] | None = None
         self._end: HeaderList | None = None  # the trailers behind what is queued
@@ -105,11 +106,6 @@ class Stream:
         """END_STREAM has been sent."""
         raise NotImplementedError
 
-    @property
-    def is_open(self) -> bool:
-        """It has begun and not ended."""
-        return self.connection.streams.get(self.id) is self
-
     # --- sending --------------------------------------------------------------------------------------------------
 
     def mark_tail(self, index: int) -> None:
@@ -146,7 +142,7 @@ class Stream:
     def _send_end(self, trailers: HeaderList) -> None:
         connection = self.connection
         if trailers:
-            connection.send_headers(self, encoded(trailers), END_STREAM)
+            connection.send_headers(self, trailers, END_STREAM)
         elif self._tail_flush == connection.flushes:
             connection.end_tail(self._tail)
         else:

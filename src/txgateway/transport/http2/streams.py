@@ -49,9 +49,15 @@ class StreamKeeper(FrameSender):
     def on_last_stream(self) -> None:
         """No stream is open any more."""
 
+    def open_stream(self, stream: Stream) -> None:
+        """A stream begins."""
+        self.streams[stream.id] = stream
+        stream.is_open = True
+
     def close_stream(self, stream: Stream, how: int) -> None:
         """Forget an open stream, but for how it ended."""
         del self.streams[stream.id]
+        stream.is_open = False
         self.remember_closed(stream.id, how)
         stream.release()
         if not self.streams:
@@ -86,9 +92,9 @@ class StreamKeeper(FrameSender):
         self.forget_input()
         self._ready.clear()
         self._swelling.clear()
-        streams, self.streams = self.streams, {}
+        streams = self._take_streams()
         self._write_last()
-        for stream in streams.values():
+        for stream in streams:
             stream.on_connection_lost()
         self.transport.unregisterProducer()
         self._is_held = False
@@ -129,6 +135,11 @@ class StreamKeeper(FrameSender):
         self._out.clear()
         self._ready.clear()
         self._swelling.clear()
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
+        for stream in self._take_streams():
             stream.on_connection_lost()
+
+    def _take_streams(self) -> list[Any]:
+        streams, self.streams = list(self.streams.values()), {}
+        for stream in streams:
+            stream.is_open = False
+        return streams

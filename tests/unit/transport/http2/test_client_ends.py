@@ -10,6 +10,7 @@ from tests.integration.h2_frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
+    NO_ERROR,
     REFUSED_STREAM,
     data_frame,
     goaway,
@@ -24,6 +25,62 @@ from txgateway.errors import UpstreamRefused, UpstreamReset
 from txgateway.transport.interfaces import UNKNOWN_LENGTH
 
 STATUS = (b":status", b"200")
+
+
+# --- ended without END_STREAM ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_whole_response_that_ends_with_a_reset_without_error_is_complete(is_paused: bool) -> None:
+    target = Http2Target()
+    exchange = target.request()
+    exchange.head(200, ("content-length", "5"))
+    if is_paused:
+        exchange.stream.pause_reading()
+    exchange.data(b"hello")
+    target.raw(rst_stream(1, NO_ERROR))
+    if is_paused:
+        assert exchange.handler.names == ["head"]
+        exchange.resume()
+    assert exchange.handler.names == ["head", "body", "end"]
+    assert (exchange.reset, target.connection.completed, target.owner.spare) == (None, 1, 1)
+    assert not target.connection.streams
+    target.request().answer()
+    assert target.connection.completed == 2
+
+
+def test_answer_to_head_may_end_with_a_reset_without_error() -> None:
+    target = Http2Target()
+    exchange = target.request(b"HEAD")
+    exchange.head(200, ("content-length", "5"))
+    target.raw(rst_stream(1, NO_ERROR))
+    assert exchange.handler.names == ["head", "end"]
+
+
+def test_early_answer_that_ends_with_a_reset_stops_the_upload() -> None:
+    target = Http2Target()
+    target.reads = False
+    exchange = target.request(b"PUT", length=UNKNOWN_LENGTH, first=b"x" * 100_000, ended=False)
+    exchange.head(200, ("content-length", "2"))
+    exchange.data(b"ok")
+    target.raw(rst_stream(1, NO_ERROR))
+    assert exchange.handler.names[-1] == "end"
+    assert exchange.reset is None
+    assert not target.connection.streams
+
+
+@pytest.mark.parametrize(
+    ("code", "fields"),
+    [(NO_ERROR, [("content-length", "6")]), (NO_ERROR, []), (CANCEL, [("content-length", "5")])],
+)
+def test_response_that_may_be_cut_short_is_not_complete(code: int, fields: list[tuple[str, str]]) -> None:
+    target = Http2Target()
+    exchange = target.request()
+    exchange.head(200, *fields)
+    exchange.data(b"hello")
+    target.raw(rst_stream(1, code))
+    assert exchange.handler.names == ["head", "body", "failed"]
+    assert failure(exchange) == (UpstreamReset, True, True, False)
 
 
 # --- given up by us -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.helpers.http2_target import Exchange, Http2Target, raw_headers
 from tests.integration import h2_frames
@@ -63,6 +65,47 @@ def test_trailers() -> None:
     exchange.fields(("grpc-status", "0"), ("content-length", "5"), ("x-sum", "1"), ends=True)
     assert exchange.handler.names == ["head", "body", "end"]
     assert exchange.handler.events[-2] == ("end", [(b"grpc-status", b"0"), (b"x-sum", b"1")])
+
+
+def test_head_that_comes_again_is_told_like_the_first_and_is_nobodys_to_change() -> None:
+    target = Http2Target()
+    events = []
+    for _ in range(4):
+        exchange = target.request()
+        heads: list[Any] = []
+        exchange.handler.on_head = lambda *head, heads=heads: heads.append(head)  # type: ignore[method-assign]
+        exchange.raw_fields(STATUS, (b"date", b"now"), (b"set-cookie", b"a"), (b"content-length", b"2"))
+        exchange.data(b"ok", ends=True)
+        ((status, _, headers, length),) = heads
+        events.append((status, list(headers), length, list(headers.names), headers.wire, exchange.handler.body))
+        headers.grow([(b"via", b"Via", b"x")], {b"via": b""}, b"Via: x\r\n")
+        headers.pop(0)
+    fields = [(b"date", b"date", b"now"), (b"set-cookie", b"set-cookie", b"a")]
+    names = [b"date", b"set-cookie", b"content-length"]
+    wire = b"date: now\r\nset-cookie: a\r\n"
+    assert events == [(200, fields, 2, names, wire if number else b"", b"ok") for number in range(4)]
+
+
+def test_length_of_a_head_that_comes_again_is_that_of_its_own_body() -> None:
+    target = Http2Target()
+    for method, ends in ((b"HEAD", True), (b"GET", False), (b"HEAD", True), (b"GET", False)):
+        exchange = target.request(method)
+        exchange.raw_fields(STATUS, (b"content-length", b"2"), ends=ends)
+        if not ends:
+            exchange.data(b"ok", ends=True)
+        assert exchange.handler.names[-1] == "end"
+        assert exchange.handler.events[0] == ("head", 200, b"", [], 2)
+
+
+def test_head_that_is_known_is_no_trailers() -> None:
+    target = Http2Target()
+    for known in (b"\x88", b"\x89"):
+        target.request().raw_block(known, ends=True)
+        exchange = target.request()
+        exchange.raw_block(known)
+        exchange.raw_block(known, ends=True)
+        assert exchange.handler.names == ["head", "failed"]
+        assert exchange.reset == PROTOCOL_ERROR
 
 
 def test_head_that_ends_the_stream_is_all_there_is() -> None:

@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 from tests.helpers.http2_target import ACCEPT, HOST, UPGRADE, Exchange, Http2Target, raw_headers
 from tests.helpers.upstream import RecordingHandler
-from tests.integration.h2_frames import CANCEL, ENABLE_CONNECT_PROTOCOL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
+from tests.integration.h2_frames import (
+    CANCEL,
+    ENABLE_CONNECT_PROTOCOL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    rst_stream,
+)
 
 from txgateway.errors import UpstreamProtocolError
 from txgateway.transport.http2.client import STREAM_WINDOW
 from txgateway.transport.http2.stream import MAX_QUEUED
+from txgateway.transport.http2.streams import LINGER_S
 
 WEBSOCKET = b"websocket"
 
@@ -214,8 +222,9 @@ def test_target_ends_the_tunnel() -> None:
     target, exchange, tunnel = opened()
     exchange.data(b"bye", ends=True)
     assert (tunnel.data, tunnel.events) == (b"bye", ["lost"])
-    assert exchange.reset == NO_ERROR
+    assert (exchange.seen.ended, exchange.reset) == (True, None)
     assert not target.connection.streams
+    assert target.owner.spare == 1
     exchange.stream.write_raw(b"late")
     exchange.stream.close_tunnel()
     target.turn()
@@ -261,9 +270,60 @@ def test_gateway_closes_the_tunnel_after_what_was_written() -> None:
     target.grant(70_000)
     target.grant(70_000, exchange.id)
     assert (len(exchange.seen.body), exchange.seen.ended) == (70_000, True)
-    assert exchange.reset == CANCEL  # what the target still has to say, nobody would hear
+    exchange.data(b"nor this", ends=True)
+    assert exchange.reset is None
     assert tunnel.events == []
     assert tunnel.data == b""
+    assert not target.connection.streams
+    assert target.owner.spare == 1
+    target.wait(LINGER_S + 2)
+    assert target.owner.spare == 1
+
+
+def test_target_that_does_not_end_its_half_of_the_tunnel_is_not_waited_for_for_ever() -> None:
+    target, exchange, _ = opened()
+    exchange.stream.pause_reading()
+    exchange.data(b"x" * STREAM_WINDOW)
+    exchange.stream.close_tunnel()
+    target.turn()
+    assert exchange.seen.ended
+    assert target.link.sendable(exchange.id) > 0  # what nobody hears takes no room
+    target.wait(LINGER_S - 1)
+    assert (exchange.reset, target.owner.spare) == (None, 0)
+    target.wait(3)
+    assert exchange.reset == CANCEL
+    assert not target.connection.streams
+    assert (target.owner.spare, target.connection._lingering) == (1, {})
+
+
+@pytest.mark.parametrize("who", ["gateway", "target"])
+def test_rest_of_a_tunnel_is_sent_as_long_as_the_target_takes_some_of_it(who: str) -> None:
+    target, exchange, tunnel = opened()
+    target.reads = False
+    exchange.stream.write_raw(b"x" * 70_000)
+    if who == "gateway":
+        exchange.stream.close_tunnel()
+        target.turn()
+    else:
+        exchange.data(b"", ends=True)
+        assert tunnel.events == ["lost"]
+    for _ in range(3):
+        target.wait(LINGER_S - 1)
+        target.grant(1000)
+        target.grant(1000, exchange.id)
+    assert (len(exchange.seen.body), exchange.reset) == (68_535, None)
+    target.wait(LINGER_S + 3)
+    assert exchange.reset == CANCEL
+    assert not target.connection.streams
+
+
+def test_target_that_has_ended_the_tunnel_may_refuse_the_rest() -> None:
+    target, exchange, _ = opened()
+    target.reads = False
+    exchange.stream.write_raw(b"x" * 70_000)
+    exchange.data(b"", ends=True)
+    assert target.connection.streams
+    target.raw(rst_stream(exchange.id, CANCEL))
     assert not target.connection.streams
     assert target.owner.spare == 1
 

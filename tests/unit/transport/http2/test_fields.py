@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hpack
 import pytest
 
 from txgateway.errors import BadRequest, GatewayError, HeadersTooLarge, MethodNotImplemented, UriTooLong
 from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
 from txgateway.transport.http2.fields import (
-    CONNECTION_SPECIFIC,
-    encoded,
+    ResponseHead,
     read_request,
     read_trailers,
     repeated,
     status_field,
 )
-from txgateway.transport.http2.hpack import EncodedField
-from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, RequestHead, ServerLimits
+from txgateway.transport.http2.header_decoder import CONNECTION_SPECIFIC, HeaderDecoder
+from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, HeaderList, RequestHead, ServerLimits
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -25,8 +25,9 @@ CONNECT = (b":method", b"CONNECT")
 WEBSOCKET = (b":protocol", b"websocket")
 
 
-def decoded(fields: Fields) -> list[EncodedField]:
-    return [(name, value, False) for name, value in fields]
+def decoded(fields: Fields) -> HeaderList:
+    block = bytes(hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields], huffman=False))
+    return HeaderDecoder(2**20).decode(block)
 
 
 def read(
@@ -286,10 +287,41 @@ def test_what_is_refused(fields: Fields, error: type[GatewayError] | None) -> No
 # --- answers ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_status_and_fields_are_encoded_lowered_and_secrets_marked() -> None:
-    assert status_field(200) == (b":status", b"200", False)
-    assert status_field(799) == (b":status", b"799", False)
-    assert encoded([(b"x-a", b"X-A", b"1"), (b"set-cookie", b"Set-Cookie", b"s")]) == [
-        (b"x-a", b"1", False),
-        (b"set-cookie", b"s", True),
+def test_status_is_a_field() -> None:
+    assert status_field(200) == (b":status", b"", b"200")
+    assert status_field(799) == (b":status", b"", b"799")
+
+
+def test_head_of_a_response_gives_each_its_own_list() -> None:
+    fields = [
+        (b":status", b"404"),
+        (b"date", b"now"),
+        (b"content-length", b"3"),
+        (b"te", b"x"),
+        (b"set-cookie", b"a"),
+        (b"set-cookie", b"b"),
     ]
+    head = ResponseHead(decoded(fields))
+    assert (head.status, head.length) == (404, 3)
+    kept = [(name, name, value) for name, value in fields if name in {b"date", b"set-cookie"}]
+    first, second = head.headers(), head.headers()
+    assert first == second == kept
+    assert (first.wire, first.shared) == (b"", 0)
+    first.grow([(b"via", b"Via", b"2 x")], {b"via": b""}, b"")
+    first.pop(0)
+    assert head.headers() == kept
+    assert b"via" not in (head.headers().names or {b"via": b""})
+    head.serialise()
+    again = head.headers()
+    assert (again, again.shared) == (kept, 3)
+    assert again.wire == b"date: now\r\nset-cookie: a\r\nset-cookie: b\r\n"
+
+
+def test_response_without_a_length_has_none() -> None:
+    assert ResponseHead(decoded([(b":status", b"204")])).length is None
+
+
+@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"099", b"600", b"abc", b"+20", b"2 0"])
+def test_status_that_is_none(status: bytes) -> None:
+    with pytest.raises(StreamFault):
+        ResponseHead(decoded([(b":status", status)]))

@@ -143,15 +143,22 @@ _CONNECTION_FAULTS: dict[str, tuple[bytes, int]] = {
     # 6.1
     "6.1 DATA of nothing": (data_frame(0, b"x"), PROTOCOL_ERROR),
     "6.1 DATA padded beyond": (OPEN + frame(DATA, PADDED, 1, b"\x05xxxx"), PROTOCOL_ERROR),
-    "6.1 DATA padded without a length": (OPEN + frame(DATA, PADDED, 1), PROTOCOL_ERROR),
+    "6.1 DATA padded without a length": (OPEN + frame(DATA, PADDED, 1), FRAME_SIZE_ERROR),
     # 6.2
     "6.2 HEADERS of nothing": (frame(HEADERS, END_HEADERS | END_STREAM, 0, BLOCK), PROTOCOL_ERROR),
     "6.2 HEADERS padded beyond": (
         frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, bytes([len(BLOCK) + 1]) + BLOCK), PROTOCOL_ERROR,
     ),
-    "6.2 HEADERS padded without a length": (frame(HEADERS, END_HEADERS | PADDED, 1), PROTOCOL_ERROR),
+    "6.2 HEADERS padded without a length": (frame(HEADERS, END_HEADERS | PADDED, 1), FRAME_SIZE_ERROR),
     "6.2 HEADERS without their priority": (frame(HEADERS, END_HEADERS | HAS_PRIORITY, 1, b"1234"), FRAME_SIZE_ERROR),
+    "6.2 HEADERS padded without their priority": (
+        frame(HEADERS, END_HEADERS | HAS_PRIORITY | PADDED, 1, b"\x001234"), FRAME_SIZE_ERROR,
+    ),
+    "6.2 HEADERS padded over their priority": (
+        frame(HEADERS, END_HEADERS | HAS_PRIORITY | PADDED, 1, b"\x0112345"), PROTOCOL_ERROR,
+    ),
     # 6.3
+    "6.3 PRIORITY of another size and of an idle stream": (frame(PRIORITY, 0, 9, bytes(6)), FRAME_SIZE_ERROR),
     "6.3 PRIORITY of nothing": (frame(PRIORITY, 0, 0, bytes(5)), PROTOCOL_ERROR),
     "5.3.1 PRIORITY of itself": (frame(PRIORITY, 0, 1, b"\0\0\0\x01\x10"), PROTOCOL_ERROR),
     "5.3.1 exclusive PRIORITY of itself": (frame(PRIORITY, 0, 1, b"\x80\0\0\x01\x10"), PROTOCOL_ERROR),

@@ -108,9 +108,9 @@ def test_fault_after_the_answer_began_cuts_it(ends: bool) -> None:
     assert is_alive(client)
 
 
-def test_priority_of_another_size_for_a_stream_that_is_not_there_is_said_to_that() -> None:
-    client = Http2Client(wanting()).send(frame(PRIORITY, 0, 9, bytes(6)))
-    assert client.resets() == {9: FRAME_SIZE_ERROR}
+def test_priority_of_another_size_for_a_stream_that_has_ended_is_said_to_that() -> None:
+    client = Http2Client(wanting()).request(3).send(frame(PRIORITY, 0, 1, bytes(6)))
+    assert client.resets() == {1: FRAME_SIZE_ERROR}
     assert is_alive(client)
 
 

@@ -21,6 +21,7 @@ from tests.unit.support import Server
 from txgateway.errors import Draining
 from txgateway.transport.http2.server import STREAM_WINDOW
 from txgateway.transport.http2.stream import MAX_QUEUED
+from txgateway.transport.http2.streams import LINGER_S
 
 EXTENDED = ((b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:], (b"sec-websocket-version", b"13"))
 ANSWER = [
@@ -150,12 +151,57 @@ def test_other_end_closes() -> None:
     far.channel.tunnel_close()
     assert client.body() == b"bye"
     assert client.has_ended()
-    assert client.resets() == {1: NO_ERROR}
     client.send(data_frame(1, b"late"))
-    far.channel.tunnel_write(b"x")
     far.channel.tunnel_close()
     assert far.data == b""
+    assert client.connection.streams
+    client.send(data_frame(1, b"later", ends=True))
+    assert not client.connection.streams
+    assert client.resets() == {}
+    far.channel.tunnel_write(b"x")
+    far.channel.tunnel_close()
     assert client.is_open
+
+
+def test_client_that_does_not_end_its_half_of_a_tunnel_is_not_waited_for_for_ever() -> None:
+    server, client, far = opened()
+    far.channel.tunnel_pause()
+    client.send(*[data_frame(1, bytes(16_384))] * (STREAM_WINDOW // 16_384))
+    far.channel.tunnel_close()
+    assert client.credited(1) == STREAM_WINDOW  # what nobody hears takes no room
+    server.wait(LINGER_S - 1)
+    assert client.resets() == {}
+    server.wait(3)
+    assert client.resets() == {1: CANCEL}
+    assert not client.connection.streams
+    assert (far.data, far.events) == (b"", [])
+
+
+def test_slow_client_is_not_given_more_time_for_its_half_of_a_tunnel() -> None:
+    server, client, far = opened({INITIAL_WINDOW_SIZE: 1})
+    far.channel.tunnel_write(b"abc")
+    far.channel.tunnel_close()
+    server.wait(80)
+    client.send(window_update(2, 1))
+    assert client.has_ended()
+    server.wait(LINGER_S + 3)
+    assert client.resets() == {1: CANCEL}
+
+
+def test_tunnel_that_is_cut_is_cancelled() -> None:
+    _, client, far = opened()
+    far.channel.reset()
+    assert client.resets() == {1: CANCEL}
+
+
+def test_refused_tunnel_ends_at_once() -> None:
+    server = Server()
+    client = Http2Client(server).request(1, EXTENDED, ends=False)
+    server.request.respond(403, b"", [], 0)
+    server.request.end([])
+    assert client.status() == 403
+    assert client.resets() == {1: NO_ERROR}
+    assert not client.connection.streams
 
 
 @pytest.mark.parametrize("how", ["reset", "lost"])
@@ -255,3 +301,43 @@ def test_head_of_a_tunnel_that_repeats_begins_another(ends: bool) -> None:
     keys = {request.fields[b"sec-websocket-key"] for request in server.requests}
     assert len(keys) == 4
     assert not client.of(HEADERS)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("is_over", [True, False])
+def test_headers_in_a_tunnel_are_a_fault(ends: bool, is_over: bool) -> None:
+    _, client, far = opened()
+    if is_over:
+        far.channel.tunnel_close()
+    client.send(client.headers(1, [(b"x", b"1")], ends=ends))
+    assert client.resets() == {1: PROTOCOL_ERROR}
+    assert far.events == ([] if is_over else [("cut", "BAD_REQUEST")])
+    assert client.is_open
+
+
+def test_trailers_of_a_connect_that_was_refused_are_none_of_a_tunnel() -> None:
+    server = Server()
+    client = Http2Client(server, {INITIAL_WINDOW_SIZE: 0}).request(1, EXTENDED, ends=False)
+    server.request.answer(403, [], b"no")
+    client.send(client.headers(1, [(b"x", b"1")]), window_update(2, 1))
+    assert (client.status(), client.body(), client.resets()) == (403, b"no", {})
+
+
+def test_end_with_the_head_is_the_end_of_a_tunnel() -> None:
+    server = Server()
+    client = Http2Client(server).request(1, EXTENDED)
+    far = Far(server.request)
+    assert far.events == []
+    server.clock.advance(0)
+    assert far.events == ["lost"]
+    assert client.has_ended()
+    assert not client.connection.streams
+
+
+def test_end_with_a_head_that_is_refused_is_no_tunnel() -> None:
+    server = Server()
+    client = Http2Client(server).request(1, EXTENDED)
+    server.request.answer(403, [], b"no")
+    assert (client.status(), client.body(), client.has_ended()) == (403, b"no", True)
+    assert not client.resets()
+    assert not client.connection.streams

@@ -9,7 +9,7 @@ from tests.integration.h2_frames import PROTOCOL_ERROR, ping, window_update
 from tests.unit.support import Server
 
 from txgateway.transport.http2.floods import REQUEST_FRAMES, TURN_FRAMES
-from txgateway.transport.http2.hpack import MAX_KNOWN_BLOCKS
+from txgateway.transport.http2.header_decoder import MAX_KNOWN_BYTES
 from txgateway.transport.http2.sending import WRITE_BYTES
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH
 
@@ -61,10 +61,23 @@ def test_known_head_means_the_same_every_time_and_is_nobodys_to_change() -> None
 def test_known_head_with_a_body_is_one_with_a_body() -> None:
     server = Server()
     client = Http2Client(server)
+    client.request(1, POST)
+    for stream, ends in ((3, True), (5, False), (7, False), (9, True), (11, False), (13, True)):
+        client.request(stream, POST, ends=ends)
+        request = server.request
+        assert (request.method, request.length, request.body_complete) == (
+            b"POST", NO_BODY if ends else UNKNOWN_LENGTH, ends,
+        )  # fmt: skip
+
+
+def test_known_head_is_no_trailers() -> None:
+    server = Server()
+    client = Http2Client(server)
     for stream in (1, 3):
-        client.request(stream, POST)
-    client.request(5, POST, ends=False)
-    assert (server.request.length, server.request.body_complete) == (UNKNOWN_LENGTH, False)
+        client.request(stream, GET, ends=True)
+    client.request(5, GET, ends=False)
+    client.request(5, GET, ends=True)
+    assert client.resets()[5] == PROTOCOL_ERROR
 
 
 def test_known_heads_are_bounded() -> None:
@@ -75,7 +88,8 @@ def test_known_heads_are_bounded() -> None:
     for number in range(2**8):
         chosen = [field for at, field in enumerate(fields) if number >> at & 1]
         client.request(2 * number + 3, [*GET, *chosen])
-    assert len(client.connection._decoder._known) == MAX_KNOWN_BLOCKS
+    known = client.connection._decoder._known
+    assert 1 < sum(len(block) + 128 * len(heads[True].headers) for block, heads in known.items()) <= MAX_KNOWN_BYTES
 
 
 # --- a reactor that says when all events of a turn were served -----------------------------------------------------------------------
