@@ -62,6 +62,8 @@ class AwaitedHandler(RecordingHandler):
 class AwaitedWaiter:
     """A pool's waiter that can be waited for."""
 
+    needs_http2 = False
+
     def __init__(self) -> None:
         self.result: Deferred[ClientConnection] = Deferred()
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from tests.integration import h2_frames as h2
 from tests.integration.client import Client, Response
-from tests.integration.h2_backend import H2Backend, H2Exchange, echo, respond, server_context
+from tests.integration.h2_backend import H2Backend, H2Exchange, echo, reset_with, respond, server_context
 from tests.integration.harness import ONE_ATTEMPT, Gateway, routes, wait_until
 from tests.integration.problems import assert_problem
 
@@ -26,6 +26,7 @@ def backends(authority: trustme.CA) -> Iterator[dict[str, H2Backend]]:
             "few": H2Backend(max_streams=2),
             "tls": H2Backend(tls=server_context(authority, "h2", "http/1.1")),
             "old": H2Backend(tls=server_context(authority, "http/1.1")),
+            "moody": H2Backend(tls=server_context(authority, "h2", "http/1.1")),
             "well": H2Backend(),
         }
         for backend in made.values():
@@ -47,6 +48,7 @@ def gateway(
             "few": {"targets": [backends["few"].url], "pool": {"max_connections": 1, "max_pending": 50}},
             "tls": {"targets": [backends["tls"].url], "tls": tls},
             "old": {"targets": [backends["old"].url], "tls": tls},
+            "moody": {"targets": [backends["moody"].url], "tls": tls},
             "well": {
                 "targets": [backends["well"].url],
                 "health_check": {"path": "/health", "interval": "100ms", "rise": 1, "fall": 1},
@@ -281,6 +283,20 @@ def test_goaway_lets_requests_end_and_moves_the_others(gateway: Gateway, plain: 
         assert client.read_response().body == b"late"
     session = next(one for one in plain.sessions if one.number == late.connection)
     wait_until(lambda: session.is_over, "the old connection is closed")
+
+
+def test_target_that_requires_http1_is_asked_over_that(gateway: Gateway, backends: dict[str, H2Backend]) -> None:
+    moody = backends["moody"]
+    moody.handler = reset_with(h2.HTTP_1_1_REQUIRED)
+    for number in range(2):
+        response = post(gateway, "/moody", b"hello")
+        assert (response.status, response.header("Via")) == (200, "1.1 txgateway")
+        assert gateway.access_line(response)["attempts"] == 2 - number
+        if number == 0:
+            assert moody.received().version == "HTTP/2"
+        received = moody.received_over_http1()
+        assert (received.method, received.body) == ("POST", b"hello")
+    assert not moody.faults
 
 
 @pytest.mark.parametrize("name", ["plain", "tls"])

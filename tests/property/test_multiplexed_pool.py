@@ -16,23 +16,31 @@ from hypothesis.stateful import (
 )
 from tests.helpers.http2_target import Http2Target
 from tests.helpers.upstream import FakeConnection
-from tests.integration.h2_frames import MAX_CONCURRENT_STREAMS, REFUSED_STREAM, goaway
+from tests.integration.h2_frames import (
+    ENABLE_CONNECT_PROTOCOL,
+    HTTP_1_1_REQUIRED,
+    MAX_CONCURRENT_STREAMS,
+    REFUSED_STREAM,
+    goaway,
+)
 from tests.unit.proxy import multiplexing
 from tests.unit.proxy.multiplexing import Bench
 
 from txgateway.errors import PoolExhausted, UpstreamConnectFailed
+from txgateway.proxy.pool import ConnectionPool
 from txgateway.transport.interfaces import ClientConnection
 
 MAX_PENDING = 3
 
 
 class Waiter(multiplexing.Waiter):
-    """Checks what it gets; may give the exchange up at once, or ask again when refused."""
+    """Checks what it gets; may give the exchange up at once, ask again when refused, or need HTTP/2."""
 
     def __init__(self, machine: PoolMachine, temper: str) -> None:
         super().__init__(machine.bench)
         self.machine = machine
         self.temper = temper
+        self.needs_http2 = temper == "picky"
         self.is_cancelled = False
 
     def on_connection(self, connection: ClientConnection) -> None:
@@ -59,14 +67,15 @@ class Waiter(multiplexing.Waiter):
         super().on_unavailable(error)
         self.machine.waiting.remove(self)
         if self.temper == "stubborn":
-            self.machine.ask(Waiter(self.machine, "calm"), fresh=False)
+            self.machine.ask(Waiter(self.machine, "calm"))
 
 
 class PoolMachine(RuleBasedStateMachine):
-    @initialize(max_connections=st.integers(1, 3), max_age_s=st.sampled_from([2.0, 100.0]))
-    def build(self, max_connections: int, max_age_s: float) -> None:
+    @initialize(max_connections=st.integers(1, 3), max_age_s=st.sampled_from([2.0, 100.0]), has_http1=st.booleans())
+    def build(self, max_connections: int, max_age_s: float, has_http1: bool) -> None:
         self.max_connections = max_connections
         self.bench = Bench(
+            tunnels=has_http1,
             max_connections=max_connections,
             max_pending=MAX_PENDING,
             pending_timeout_s=1.0,
@@ -74,6 +83,7 @@ class PoolMachine(RuleBasedStateMachine):
             max_age_s=max_age_s,
         )
         self.pool = self.bench.pool
+        self.http1 = self.pool._http1
         self.waiting: list[Waiter] = []
         self.everybody: list[Waiter] = []
         self.sharing: list[Waiter] = []
@@ -90,11 +100,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.sharing = [one for one in self.sharing if not {"end", "failed"}.intersection(one.handler.names)]
         return self.sharing
 
-    def ask(self, waiter: Waiter, *, fresh: bool) -> None:
+    @property
+    def pools(self) -> list[ConnectionPool]:
+        return [self.pool] if self.http1 is None else [self.pool, self.http1]
+
+    def ask(self, waiter: Waiter, **how: bool) -> None:
         self.everybody.append(waiter)
         self.waiting.append(waiter)
         try:
-            connection = self.pool.acquire(waiter, fresh=fresh)
+            connection = self.pool.acquire(waiter, **how)
         except PoolExhausted:
             self.waiting.remove(waiter)
             waiter.is_cancelled = True
@@ -106,15 +120,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- what may happen ------------------------------------------------------------------------------------------
 
-    @rule(temper=st.sampled_from(["calm", "quitting", "stubborn"]), fresh=st.booleans())
-    def request(self, temper: str, fresh: bool) -> None:
-        self.ask(Waiter(self, temper), fresh=fresh)
+    @rule(temper=st.sampled_from(["calm", "quitting", "stubborn", "picky"]), fresh=st.booleans(), tunnel=st.booleans())
+    def request(self, temper: str, fresh: bool, tunnel: bool) -> None:
+        self.ask(Waiter(self, temper), fresh=fresh, tunnel=tunnel)
 
     @precondition(lambda self: self.bench.dialer.dials)
-    @rule(data=st.data(), streams=st.integers(0, 3), is_slow=st.booleans())
-    def dial_brings_http2(self, data: st.DataObject, streams: int, is_slow: bool) -> None:
+    @rule(data=st.data(), streams=st.integers(0, 3), connects=st.integers(0, 1), is_slow=st.booleans())
+    def dial_brings_http2(self, data: st.DataObject, streams: int, connects: int, is_slow: bool) -> None:
         dial = data.draw(st.sampled_from(self.bench.dialer.dials))
-        target = dial.greet(settings={MAX_CONCURRENT_STREAMS: streams})
+        target = dial.greet(settings={MAX_CONCURRENT_STREAMS: streams, ENABLE_CONNECT_PROTOCOL: connects})
         if not is_slow:
             target.turn()
 
@@ -128,12 +142,21 @@ class PoolMachine(RuleBasedStateMachine):
     def dial_fails(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.bench.dialer.dials)).fail(UpstreamConnectFailed())
 
+    @precondition(lambda self: self.bench.tunnel_dialer.dials)
+    @rule(data=st.data(), succeeds=st.booleans())
+    def tunnels_dial_ends(self, data: st.DataObject, succeeds: bool) -> None:
+        dial = data.draw(st.sampled_from(self.bench.tunnel_dialer.dials))
+        if succeeds:
+            dial.succeed()
+        else:
+            dial.fail(UpstreamConnectFailed())
+
     @rule()
     def bytes_arrive(self) -> None:
         self.bench.turn()
 
     @precondition(lambda self: self.under_way())
-    @rule(data=st.data(), how=st.sampled_from(["answered", "refused", "cancelled"]))
+    @rule(data=st.data(), how=st.sampled_from(["answered", "refused", "unwanted", "cancelled"]))
     def exchange_ends(self, data: st.DataObject, how: str) -> None:
         waiter = data.draw(st.sampled_from(self.under_way()))
         if how == "cancelled":
@@ -144,7 +167,7 @@ class PoolMachine(RuleBasedStateMachine):
         if how == "answered":
             waiter.exchange.answer()
         else:
-            waiter.exchange.send_reset(REFUSED_STREAM)
+            waiter.exchange.send_reset(REFUSED_STREAM if how == "refused" else HTTP_1_1_REQUIRED)
         assert waiter.handler.names[-1] in {"end", "failed"}
 
     @precondition(lambda self: self.lent)
@@ -164,7 +187,7 @@ class PoolMachine(RuleBasedStateMachine):
         if how == "lost":
             target.transport.end()
         elif how == "goaway":
-            target.raw(goaway(data.draw(st.integers(0, 9))))
+            target.raw(goaway(data.draw(st.integers(0, 9)), data.draw(st.sampled_from([0, HTTP_1_1_REQUIRED]))))
         else:
             target.transport.send(b"\0" * 9)
             target.clock.advance(0)
@@ -202,14 +225,15 @@ class PoolMachine(RuleBasedStateMachine):
             return
         pool = self.pool
         assert pool.open_connections <= self.max_connections
-        assert pool._active == len(self.lent)
-        idle = [one for one in self.bench.dialer.connections if one.is_open and one not in self.lent]
-        assert len(pool._idle) == len(idle)
+        assert sum(one._active for one in self.pools) == len(self.lent)
+        connections = self.bench.dialer.connections + self.bench.tunnel_dialer.connections
+        idle = [one for one in connections if one.is_open and one not in self.lent]
+        assert sum(len(one._idle) for one in self.pools) == len(idle)
         shared = [one for one in self.targets if not one.connection._is_forgotten]
         assert set(pool._shared) == {one.connection for one in shared}
         greeting = [one for one in self.bench.dialer.targets if one.connection in pool._greeting]
-        dials = len(self.bench.dialer.dials) + len(greeting)
-        assert pool.open_connections == len(self.lent) + len(idle) + len(shared) + dials
+        dials = len(self.bench.dialer.dials) + len(greeting) + len(self.bench.tunnel_dialer.dials)
+        assert sum(one.own_connections for one in self.pools) == len(self.lent) + len(idle) + len(shared) + dials
         assert not self.is_closed or not (idle or shared or dials)
 
     @invariant()
@@ -217,7 +241,10 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         assert self.pool.pending == len(self.waiting)
-        assert self.pool._fresh <= {*self.waiting}
+        for pool in self.pools:
+            assert pool._fresh <= {*self.waiting}
+        if self.pool._http1_until > self.bench.clock.seconds():
+            assert all(waiter.needs_http2 for waiter in (*self.pool._pending, *self.pool._dial_of))
         for waiter in self.everybody:
             assert waiter.times_told == int(waiter not in self.waiting and not waiter.is_cancelled)
         assert not self.is_closed or not self.waiting
@@ -227,12 +254,16 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool") or not self.waiting:
             return
         pool = self.pool
-        if not pool._dials:
-            assert pool.open_connections == self.max_connections, "room, and nobody dials"
+        for one in self.pools:
+            if one._is_short(len(one._pending)):
+                assert one.open_connections == self.max_connections, "room, and nobody dials"
+                assert not any(each._idle for each in self.pools), "an idle one that could give way"
+        if pool._pending and not pool._dials:
             assert not any(connection.spare > 0 for connection in pool._shared), "room on a connection"
-            assert not pool._idle
-        if any(waiter not in pool._fresh for waiter in self.waiting):
+        if any(waiter not in pool._fresh for waiter in (*pool._pending, *pool._dial_of)):
             assert not any(connection.spare > 0 for connection in pool._shared), "room on a connection"
+        if self.http1 is not None and self.http1._pending:
+            assert all(connection.is_busy for connection in pool._shared), "an idle one that could give way"
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):

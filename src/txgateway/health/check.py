@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from attrs import frozen
@@ -32,13 +33,15 @@ from txgateway.errors import (
     UpstreamError,
     UpstreamNameUnknown,
     UpstreamProtocolError,
+    UpstreamRefused,
     UpstreamReset,
     UpstreamTimeout,
     UpstreamTlsError,
 )
 from txgateway.proxy.agent import PoolAgent
+from txgateway.proxy.lending import PooledConnection, TargetDialer
 from txgateway.proxy.multiplexed_pool import MultiplexedPool, is_multiplexed
-from txgateway.proxy.pool import ConnectionPool, PooledConnection, TargetDialer
+from txgateway.proxy.pool import ConnectionPool
 from txgateway.proxy.target import Target
 from txgateway.transport.dial import Dialing, DialReceiver
 from txgateway.transport.wheel import TimerWheel
@@ -239,15 +242,21 @@ def ask(
 
 async def _ask(target: Target, path: str, check: HealthCheck, limits: Pool, clock: Any, wheel: TimerWheel) -> str:
     dialer = _KeepingDialer(target.dialer)
-    pool_class = MultiplexedPool if is_multiplexed(target.scheme) else ConnectionPool
-    pool = pool_class(target.label, dialer, clock, wheel, limits)
+    pool = ConnectionPool(target.label, dialer, clock, wheel, limits)
+    if is_multiplexed(target.scheme):
+        pool = MultiplexedPool(target.label, dialer, clock, wheel, limits, http1=pool)
     try:
         client = HTTPClient(PlainAgent(PoolAgent(pool)))
         headers = Headers({b"Host": [target.authority], b"User-Agent": [_USER_AGENT]})
         # The clock keeps treq from the global reactor.
-        response = await client.get(
-            _BASE + path, headers=headers, allow_redirects=False, unbuffered=True, reactor=clock
-        )
+        get = partial(client.get, _BASE + path, headers=headers, allow_redirects=False, unbuffered=True, reactor=clock)
+        try:
+            response = await get()
+        except UpstreamRefused:
+            if not pool.wants_http1 or target.tunnel_dialer is None:
+                raise
+            dialer.dialer = target.tunnel_dialer
+            response = await get()
         status = f"status {response.code}"
         if not any(low <= response.code <= high for low, high in check.expect):
             raise CheckFailed(status)
@@ -267,11 +276,11 @@ class _KeepingDialer:
 
     def __init__(self, dialer: TargetDialer) -> None:
         self.connection: PooledConnection | None = None
-        self._dialer = dialer
+        self.dialer = dialer
 
     def dial(self, receiver: DialReceiver[PooledConnection]) -> Dialing:
         self._receiver = receiver
-        return self._dialer.dial(self)
+        return self.dialer.dial(self)
 
     def dialed(self, protocol: PooledConnection) -> None:
         self.connection = protocol

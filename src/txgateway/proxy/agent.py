@@ -97,6 +97,8 @@ def _header_list(headers: Headers, host: bytes) -> HeaderList:
 class _Exchange:
     """One request: the pool's waiter, the connection's handler, the body producer's consumer, the wheel's item."""
 
+    needs_http2 = False
+
     def __init__(self, pool: ConnectionPool, request: _ClientRequest, body: IBodyProducer | None) -> None:
         self.deadline = math.inf
         self.result: Deferred[IResponse] = Deferred(self._cancelled)

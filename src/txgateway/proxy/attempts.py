@@ -19,6 +19,8 @@ from txgateway.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from txgateway.problem import is_grpc
+from txgateway.proxy import grpc
 from txgateway.proxy.retries import Retries
 from txgateway.proxy.target import Outcome
 
@@ -110,6 +112,8 @@ class Attempts:
         self._target = target
         if retries is not None:
             retries.tried.append(target)
+            if grpc.TIMEOUT in request.fields:
+                grpc.shorten_timeout(request, now)
         self._is_probe = target.begin(now)
         self._sent_at = now
         if not request.body_complete:  # the total time begins with the body's end
@@ -131,6 +135,11 @@ class Attempts:
             self._is_waiting = True
         else:
             self.on_connection(connection)
+
+    @property
+    def needs_http2(self) -> bool:
+        """A gRPC call does: for its trailers, and for two streams at once."""
+        return is_grpc(self._request.header(b"content-type"))
 
     def on_connection(self, connection: ClientConnection) -> None:
         """The pool lends a connection: send the request."""

@@ -117,7 +117,7 @@ class TargetMaker:
         if configured.scheme != "https":
             return http1, None, pool
         either = dialer(Http1ClientConnection, {HTTP2: partial(Http2ClientConnection, wheel, reactor, b"https")})
-        return either, http1, MultiplexedPool(configured.label, either, reactor, wheel, settings.pool, tunnels=pool)
+        return either, http1, MultiplexedPool(configured.label, either, reactor, wheel, settings.pool, http1=pool)
 
 
 @frozen

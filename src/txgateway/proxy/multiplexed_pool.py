@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from txgateway.config.groups import Pool as PoolSettings
 from txgateway.errors import GatewayError, PoolExhausted
-from txgateway.proxy.pool import ConnectionPool, PoolDial, TargetDialer, Waiter
+from txgateway.proxy.lending import TargetDialer, Waiter
+from txgateway.proxy.pool import ConnectionPool, PoolDial
 from txgateway.transport.http2.client import MAX_STREAMS, Http2ClientConnection
 from txgateway.transport.interfaces import ClientConnection
 from txgateway.transport.wheel import TimerWheel
 
 _ONE_EACH: Final = 1
+#: How long a target that wants HTTP/1.1 is asked over that: one request pays for finding out again, and a target that
+#: was set up anew gets HTTP/2 back without a restart of ours.
+HTTP1_S: Final = 300.0
 
 
 class MultiplexedPool(ConnectionPool):
@@ -24,8 +29,9 @@ class MultiplexedPool(ConnectionPool):
     is old, or that the target wants to be rid of, gets no more exchanges and closes after its last.
 
     Args:
-        tunnels: connections that HTTP/1.1 is spoken on, for upgrades, while no shared connection of the target takes
-            extended CONNECT; None if the target always speaks HTTP/2.
+        http1: connections that HTTP/1.1 is spoken on: for upgrades, while no shared connection of the target takes
+            extended CONNECT, and for who does not need HTTP/2, while the target wants it so (HTTP_1_1_REQUIRED). Both
+            pools hold the limits together. None if the target always speaks HTTP/2.
     """
 
     def __init__(
@@ -35,30 +41,37 @@ class MultiplexedPool(ConnectionPool):
         clock: IReactorTime,
         wheel: TimerWheel,
         settings: PoolSettings,
-        tunnels: ConnectionPool | None = None,
+        http1: ConnectionPool | None = None,
     ) -> None:
         super().__init__(name, dialer, clock, wheel, settings)
-        self._tunnels = tunnels
+        self._http1 = http1
+        self._http1_until = -math.inf
+        if http1 is not None:
+            self.beside, http1.beside = http1, self
         self._shared: dict[Http2ClientConnection, None] = {}
         self._greeting: dict[Http2ClientConnection, PoolDial] = {}
         self._per_connection = MAX_STREAMS
 
     @property
+    def wants_http1(self) -> bool:
+        return self._http1_until > self.clock.seconds()
+
+    @property
     def active(self) -> int:
         """Connections with an exchange."""
         busy = sum(connection.is_busy for connection in self._shared)
-        return self._active + busy + (0 if self._tunnels is None else self._tunnels.active)
+        return self._active + busy + (0 if self._http1 is None else self._http1.active)
 
     @property
     def idle(self) -> int:
         """Connections without one."""
         idle = sum(not connection.is_busy for connection in self._shared)
-        return len(self._idle) + idle + (0 if self._tunnels is None else self._tunnels.idle)
+        return len(self._idle) + idle + (0 if self._http1 is None else self._http1.idle)
 
     @property
     def pending(self) -> int:
         """Waiters, those for tunnels among them."""
-        return super().pending + (0 if self._tunnels is None else self._tunnels.pending)
+        return super().pending + (0 if self._http1 is None else self._http1.pending)
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -68,25 +81,36 @@ class MultiplexedPool(ConnectionPool):
         Args:
             tunnel: for an upgrade.
         """
-        if tunnel and self._tunnels is not None and not self._takes_tunnels():
-            return self._tunnels.acquire(waiter, fresh=fresh)
-        if fresh and self._shared and self._open() >= self._max_connections:
-            fresh = self._make_room()
+        http1 = self._http1
+        if http1 is not None and (
+            (tunnel and not self._takes_tunnels()) or (self.wants_http1 and not waiter.needs_http2)
+        ):
+            return http1.acquire(waiter, fresh=fresh)
+        if fresh and self._shared and self.open_connections >= self._max_connections:
+            # In the place of an idle one there may be another; else a shared one has to do.
+            fresh = self.has_idle or (self.beside is not None and self.beside.has_idle)
         return super().acquire(waiter, fresh=fresh)
 
     def _takes_tunnels(self) -> bool:
         return any(connection.peer_connects and connection.spare > 0 for connection in self._shared)
 
-    def _make_room(self) -> bool:
-        """Whether there can be a fresh connection in the place of an idle one; else a shared one has to do."""
-        idle = next((connection for connection in self._shared if not connection.is_busy), None)
-        if idle is not None:
+    def _idle_shared(self) -> Http2ClientConnection | None:
+        return next((connection for connection in self._shared if not connection.is_busy), None)
+
+    @property
+    def has_idle(self) -> bool:
+        return self._idle_shared() is not None or super().has_idle
+
+    def give_way(self) -> None:
+        idle = self._idle_shared()
+        if idle is None:
+            super().give_way()
+        else:
             idle.retire()
-        return idle is not None or bool(self._idle)  # of these the base closes one
 
     def cancel(self, waiter: Waiter) -> None:
-        if self._tunnels is not None:
-            self._tunnels.cancel(waiter)
+        if self._http1 is not None:
+            self._http1.cancel(waiter)
         super().cancel(waiter)
 
     def _take(self) -> ClientConnection | None:
@@ -99,16 +123,16 @@ class MultiplexedPool(ConnectionPool):
                 return connection.exchange()
         return super()._take()
 
-    def _may_dial(self) -> bool:
-        return self._open() < self._max_connections and (
-            len(self._dials) * self._per_connection <= len(self._dial_of) + len(self._pending)
-        )
+    def _is_short(self, queued: int) -> bool:
+        return queued > 0 and len(self._dials) * self._per_connection < len(self._dial_of) + queued
 
-    def _open(self) -> int:
-        return super()._open() + len(self._shared)
+    @property
+    def queued(self) -> int:
+        return super().queued - len(self._dials) * (self._per_connection - 1)
 
-    def _max_pending(self) -> int:
-        return super()._max_pending() + len(self._dials) * (self._per_connection - 1)
+    @property
+    def own_connections(self) -> int:
+        return super().own_connections + len(self._shared)
 
     def _drop(self, dial: PoolDial) -> None:
         greeting = next((connection for connection, its in self._greeting.items() if its is dial), None)
@@ -154,15 +178,17 @@ class MultiplexedPool(ConnectionPool):
         while connection.spare > 0 and connection in self._shared:
             waiter = self._next_for(connection)
             if waiter is None:
-                return
+                break
             waiter.on_connection(connection.exchange())
+        if not connection.streams and self.beside is not None and self.beside.turn_at < math.inf:
+            connection.retire()
 
     def _next_for(self, connection: Http2ClientConnection) -> Waiter | None:
         """Take out who gets an exchange next.
 
         Who wants a connection that was never used takes any where there is no room for another.
         """
-        if self._pending and (not connection.completed or self._open() >= self._max_connections):
+        if self._pending and (not connection.completed or self.open_connections >= self._max_connections):
             waiter = next(iter(self._pending))
             del self._pending[waiter]
             self._fresh.discard(waiter)
@@ -180,6 +206,25 @@ class MultiplexedPool(ConnectionPool):
             del self._shared[connection]
             self._dial_for_pending()
 
+    def on_http1_required(self) -> bool:
+        """Ask the target over HTTP/1.1 for a while, also for those who wait already; whether that is possible."""
+        http1 = self._http1
+        if http1 is None or self._is_closed:
+            return False
+        self._http1_until = self.clock.seconds() + HTTP1_S
+        waiters = [waiter for waiter in (*self._dial_of, *self._pending) if not waiter.needs_http2]
+        for waiter in reversed(waiters):  # dials are dropped when nobody is left behind them
+            super().cancel(waiter)
+        for waiter in waiters:
+            try:
+                connection = http1.acquire(waiter)
+            except PoolExhausted as error:
+                waiter.on_unavailable(error)
+            else:
+                if connection is not None:
+                    waiter.on_connection(connection)
+        return True
+
     def on_dial_failed(self, dial: PoolDial, error: GatewayError) -> None:
         """A dial failed, and with it all who queued for what would come of it."""
         behind: list[Waiter] = []
@@ -191,13 +236,11 @@ class MultiplexedPool(ConnectionPool):
         for waiter in behind:
             waiter.on_unavailable(error)
 
-    def close(self) -> None:
+    def shut(self) -> list[Waiter]:
         shared, self._shared = self._shared, {}
         for connection in shared:
             connection.retire()
-        super().close()
-        if self._tunnels is not None:
-            self._tunnels.close()
+        return super().shut() + ([] if self._http1 is None else self._http1.shut())
 
 
 def is_multiplexed(scheme: str) -> bool:

@@ -8,45 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from txgateway.config.groups import Pool as PoolSettings
 from txgateway.errors import GatewayError, PoolExhausted
-from txgateway.transport.dial import Dialing, DialReceiver
-from txgateway.transport.http1_client import ConnectionOwner
+from txgateway.proxy.lending import PooledConnection, TargetDialer, Waiter
+from txgateway.transport.dial import Dialing
 from txgateway.transport.interfaces import ClientConnection
 from txgateway.transport.wheel import TimerWheel
-
-
-class PooledConnection(ClientConnection, Protocol):
-    """What a pool needs of a connection, besides what its users do."""
-
-    owner: ConnectionOwner
-    is_lent: bool
-    opened_at: float
-    idle_since: float
-
-    def close(self) -> None:
-        """Close it; tells its owner to forget it."""
-
-
-class Waiter(Protocol):
-    """Somebody who waits for a connection; told exactly once, unless it cancels."""
-
-    def on_connection(self, connection: ClientConnection) -> None:
-        """The connection is yours for one exchange; must not raise."""
-
-    def on_unavailable(self, error: GatewayError) -> None:
-        """There will be none: the dial's error, or PoolExhausted; must not raise."""
-
-
-class TargetDialer(Protocol):
-    """What a pool needs of a :class:`txgateway.transport.dial.Dialer`."""
-
-    def dial(self, receiver: DialReceiver[PooledConnection]) -> Dialing:
-        """Begin to open a connection; ``receiver`` hears of it after this has returned."""
 
 
 class _Alarm:
@@ -81,7 +51,9 @@ class ConnectionPool:
 
     Idle connections are reused last in, first out: the most recently used is the least likely to have been closed by
     the target, and the others get to age and go. Who finds none gets a dial of its own while there is room, and
-    queues otherwise, for at most ``pending_timeout_s`` and behind at most ``max_pending`` others.
+    queues otherwise, for at most ``pending_timeout_s`` and behind at most ``max_pending`` others. Two pools of one
+    target may hold these limits together: an idle connection of one gives way to a dial of the other, and a place that
+    becomes free goes to who waits longest.
 
     Args:
         name: of the target, for the log.
@@ -89,6 +61,9 @@ class ConnectionPool:
         clock: what connections are aged by.
         wheel: keeps the queue's and the idle connections' deadlines.
         settings: the limits.
+
+    Attributes:
+        beside: the pool that holds them together with this one.
     """
 
     def __init__(
@@ -112,9 +87,15 @@ class ConnectionPool:
         self._fresh: set[Waiter] = set()  # of both, who accepts only a connection that was never used
         self._pending_alarm = _Alarm(self._expire_pending)
         self._idle_alarm = _Alarm(self._expire_idle)
+        self.beside: ConnectionPool | None = None
 
     def __repr__(self) -> str:
         return f"<pool {self.name}: {self.active} active, {self.idle} idle, {self.pending} pending>"
+
+    @property
+    def wants_http1(self) -> bool:
+        """The target has asked for that in the place of HTTP/2."""
+        return False
 
     @property
     def active(self) -> int:
@@ -133,10 +114,12 @@ class ConnectionPool:
 
     @property
     def open_connections(self) -> int:
-        """Connections that count against the limit: active, idle, and being opened."""
-        return self._open()
+        """Connections that count against the limit: active, idle, and being opened, here and at the pool beside."""
+        return self.own_connections + (0 if self.beside is None else self.beside.own_connections)
 
-    def _open(self) -> int:
+    @property
+    def own_connections(self) -> int:
+        """Those of them that are here."""
         return self._active + len(self._idle) + len(self._dials)
 
     # --- asking --------------------------------------------------------------------------------------------------
@@ -160,12 +143,13 @@ class ConnectionPool:
             raise PoolExhausted("pool is closed")
         if fresh:
             self._fresh.add(waiter)
-            if self._idle and self._open() >= self._max_connections:
-                next(iter(self._idle)).close()
-        if self._may_dial():
+            if self.open_connections >= self._max_connections:
+                self.give_way()
+        if self._is_short(len(self._pending) + 1) and self._has_room():
             self._dial(waiter)
             return None
-        if len(self._pending) >= self._max_pending():
+        queued = self.queued + (0 if self.beside is None else max(0, self.beside.queued))
+        if queued >= self.settings.max_pending:
             self._fresh.discard(waiter)
             raise PoolExhausted("queue is full")
         self._pending[waiter] = deadline = self.clock.seconds() + self.settings.pending_timeout_s
@@ -184,6 +168,7 @@ class ConnectionPool:
             dial.waiter = None
             if not self._pending:  # else the queue can use what comes of it
                 self._drop(dial)
+                self._dial_for_pending()
 
     # --- connections come and go ---------------------------------------------------------------------------------
 
@@ -194,7 +179,7 @@ class ConnectionPool:
             connection.close()
             return
         if self._pending or self._dial_of:
-            if not connection.is_alive():
+            if not connection.is_alive() or (self.beside is not None and self.beside.turn_at < self.turn_at):
                 connection.close()
                 return
             waiter = self._next_waiter()
@@ -221,6 +206,11 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Lend nothing more: idle connections are closed, waiters refused; exchanges under way run to their end."""
+        for waiter in self.shut():
+            waiter.on_unavailable(PoolExhausted("pool is closed"))
+
+    def shut(self) -> list[Waiter]:
+        """The same, but that those whom it returns are to be told yet."""
         self._is_closed = True
         self.wheel.forget(self._pending_alarm)
         self.wheel.forget_coarse(self._idle_alarm)
@@ -232,8 +222,36 @@ class ConnectionPool:
             self._drop(dial)
         for connection in list(self._idle):
             connection.close()
-        for waiter in waiters:
-            waiter.on_unavailable(PoolExhausted("pool is closed"))
+        return waiters
+
+    # --- for the pool beside -------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Of those in the queue, who count against ``max_pending``."""
+        return len(self._pending)
+
+    @property
+    def turn_at(self) -> float:
+        """The deadline of who waits longest for another connection; infinity if nobody does."""
+        return next(iter(self._pending.values())) if self._is_short(len(self._pending)) else math.inf
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a connection could give way."""
+        return bool(self._idle)
+
+    def give_way(self) -> None:
+        """Close an idle connection, if there is one."""
+        if self._idle:
+            next(iter(self._idle)).close()
+
+    def dial_for_own(self) -> None:
+        """Who queues gets a dial, while there is room."""
+        while self._is_short(len(self._pending)) and self._has_room():
+            waiter = next(iter(self._pending))
+            del self._pending[waiter]
+            self._dial(waiter)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -246,11 +264,15 @@ class ConnectionPool:
             connection.close()
         return None
 
-    def _may_dial(self) -> bool:
-        return self._open() < self._max_connections
+    def _is_short(self, queued: int) -> bool:
+        """Whether so many in the queue are more than what the dials under way will bring anything for."""
+        return queued > 0
 
-    def _max_pending(self) -> int:
-        return self.settings.max_pending
+    def _has_room(self) -> bool:
+        """Whether there may be another connection; an idle one beside gives way to it."""
+        if self.beside is not None and self.open_connections >= self._max_connections:
+            self.beside.give_way()
+        return self.open_connections < self._max_connections
 
     def _is_usable(self, connection: PooledConnection) -> bool:
         now = self.clock.seconds()
@@ -263,6 +285,10 @@ class ConnectionPool:
         self._active += 1
 
     def _keep(self, connection: PooledConnection, now: float) -> None:
+        if self.beside is not None and self.beside.turn_at < math.inf:
+            connection.close()
+            self._dial_for_pending()
+            return
         connection.idle_since = now
         self._idle[connection] = None
         if self._idle_alarm.deadline == math.inf:
@@ -294,10 +320,10 @@ class ConnectionPool:
             dial.dialing.cancel()
 
     def _dial_for_pending(self) -> None:
-        while self._pending and self._may_dial():
-            waiter = next(iter(self._pending))
-            del self._pending[waiter]
-            self._dial(waiter)
+        """There may be room: for who waits longest, here or at the pool beside this one."""
+        pools = [self] if self.beside is None else sorted((self, self.beside), key=lambda pool: pool.turn_at)
+        for pool in pools:
+            pool.dial_for_own()
 
     def on_dialed(self, dial: PoolDial, connection: PooledConnection) -> None:
         """A dial succeeded; for the pool's own dials only, like the next."""

@@ -9,7 +9,8 @@ from attrs import define, field
 
 from txgateway.health.state import Health
 from txgateway.proxy.breaker import CircuitBreaker
-from txgateway.proxy.pool import ConnectionPool, TargetDialer
+from txgateway.proxy.lending import TargetDialer
+from txgateway.proxy.pool import ConnectionPool
 from txgateway.telemetry.metrics import TargetMetrics
 from txgateway.transport.interfaces import Header
 

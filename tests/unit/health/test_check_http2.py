@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from tests.helpers.http2_target import Http2Target
-from tests.integration.h2_frames import CANCEL, INTERNAL_ERROR, MAX_CONCURRENT_STREAMS, PREFACE, REFUSED_STREAM, goaway
+from tests.integration.h2_frames import (
+    CANCEL,
+    HTTP_1_1_REQUIRED,
+    INTERNAL_ERROR,
+    MAX_CONCURRENT_STREAMS,
+    PREFACE,
+    REFUSED_STREAM,
+    goaway,
+)
 from tests.unit.health.checked import STEP_S, Case, CheckedDialer
 
 from txgateway.config.groups import Pool
@@ -38,6 +46,7 @@ class Http2Case(Case):
     Attributes:
         far: the checks' connections.
         announced: settings of the target.
+        http1_dialer: makes connections that speak HTTP/1.1.
     """
 
     kind = Http2CheckedDialer
@@ -46,6 +55,7 @@ class Http2Case(Case):
         self.far: list[Http2Target] = []
         self.announced: dict[int, int] = {}
         super().__init__(**{"fall": 1, "interval_s": 4, "timeout_s": 2, **check})
+        self.http1_dialer = CheckedDialer(self.clock)
 
     def make(self, name: str) -> Target:
         dialer = Http2CheckedDialer(self.clock)
@@ -136,6 +146,43 @@ def test_stream_that_is_reset(code: int, why: str) -> None:
     far.link.connection.reset_stream(1, code)
     far.turn()
     assert case.result() == ("unhealthy", why)
+
+
+@pytest.mark.parametrize("last", [None, 0])
+def test_target_that_requires_http1_is_asked_over_that(last: int | None) -> None:
+    case = Http2Case(path="/well")
+    (target,) = case.backend.targets
+    target.scheme, target.tunnel_dialer = "https", case.http1_dialer
+    far = case.ask()
+    if last is None:
+        far.link.connection.reset_stream(1, HTTP_1_1_REQUIRED)
+        far.turn()
+    else:
+        far.raw(goaway(last, HTTP_1_1_REQUIRED))
+    near = case.http1_dialer.target
+    assert near.received().startswith(b"GET /well HTTP/1.1\r\n")
+    near.answer()
+    assert case.result() == ("healthy", "status 200")
+    assert near.closed
+
+
+def test_refused_check_is_not_repeated() -> None:
+    case = Http2Case(path="/well")
+    (target,) = case.backend.targets
+    target.scheme, target.tunnel_dialer = "https", case.http1_dialer
+    far = case.ask()
+    far.link.connection.reset_stream(1, REFUSED_STREAM)
+    far.turn()
+    assert case.http1_dialer.targets == []
+    assert case.result()[0] == "unhealthy"
+
+
+def test_target_that_cannot_require_http1() -> None:
+    case = Http2Case(path="/well")
+    far = case.ask()
+    far.link.connection.reset_stream(1, HTTP_1_1_REQUIRED)
+    far.turn()
+    assert case.result()[0] == "unhealthy"
 
 
 def test_target_that_speaks_http1() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.http2_target import Http2Target
-from tests.integration.h2_frames import CANCEL, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, goaway
+from tests.integration.h2_frames import CANCEL, HTTP_1_1_REQUIRED, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, goaway
 from tests.unit.proxy.retrying import problem
 from tests.unit.support import MemoryClient, MemoryDialer, MemoryGateway, message
 
@@ -14,6 +14,7 @@ from txgateway.errors import UpstreamConnectFailed
 from txgateway.proxy.backend import Backend
 from txgateway.proxy.breaker import CircuitBreaker
 from txgateway.proxy.multiplexed_pool import MultiplexedPool
+from txgateway.proxy.pool import ConnectionPool
 from txgateway.proxy.target import Target
 
 POST = message(b"/", b"Content-Length: 5", method=b"POST", body=b"hello")
@@ -38,14 +39,20 @@ class Http2Dialer(MemoryDialer):
 class Http2Gateway(MemoryGateway):
     """A gateway in front of one backend whose targets speak HTTP/2.
 
+    Args:
+        scheme: ``https`` targets may speak HTTP/1.1 as well.
+
     Attributes:
         targets: all connections so far, as their far ends see them.
+        http1_dialer: of the last target.
     """
 
-    def __init__(self, hosts: int = 1, streams: int = 100, **environment: str) -> None:
+    http1_dialer: MemoryDialer
+
+    def __init__(self, hosts: int = 1, streams: int = 100, scheme: str = "h2c", **environment: str) -> None:
         self.targets: list[Http2Target] = []
         self.streams = streams
-        urls = [f"h2c://{name}" for name in ("one", "two", "three")[:hosts]]
+        urls = [f"{scheme}://{name}" for name in ("one", "two", "three")[:hosts]]
         document = {"backends": {"b": {"targets": urls}}, "routes": [{"name": "r", "path": "/", "backend": "b"}]}
         values = {"RETRY_BACKOFF": "0", "RETRY_BUDGET_MIN": "1000", **environment}
         super().__init__({f"GATEWAY_{name}": value for name, value in values.items()}, document)
@@ -57,7 +64,11 @@ class Http2Gateway(MemoryGateway):
             label = configured.label
             dialer = self.dialers[label] = Http2Dialer(self.clock)
             dialer.gateway, dialer.settings = self, {MAX_CONCURRENT_STREAMS: self.streams}
-            pool = MultiplexedPool(label, dialer, self.clock, self.wheel, settings.pool)
+            http1 = None
+            if configured.scheme == "https":
+                self.http1_dialer = MemoryDialer(self.clock)
+                http1 = ConnectionPool(label, self.http1_dialer, self.clock, self.wheel, settings.pool)
+            pool = MultiplexedPool(label, dialer, self.clock, self.wheel, settings.pool, http1)
             breaker = CircuitBreaker(settings.breaker, self.chance)
             host = configured.host.encode()
             targets.append(Target(label, host, 1, pool, dialer, breaker, scheme=configured.scheme))
@@ -223,6 +234,81 @@ def test_all_that_were_lost_are_sent_again_over_one_connection() -> None:
         assert client.response().status == 200
     gateway.wait(1.5)  # until nobody can be waiting any more
     gateway.assert_clean()
+
+
+# --- what the target wants to be asked over HTTP/1.1 ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_target_that_requires_http1_is_asked_over_that(method: bytes) -> None:
+    gateway = Http2Gateway(scheme="https")
+    client = gateway.ask(message(b"/", b"Content-Length: 5", method=method, body=b"hello"))
+    gateway.refuse(0, code=HTTP_1_1_REQUIRED)
+    http1 = gateway.http1_dialer.target
+    sent = http1.received()
+    assert sent.startswith(method + b" / HTTP/1.1\r\n")
+    assert sent.endswith(b"\r\n\r\nhello")
+    http1.answer()
+    response = client.response()
+    assert (response.status, response.get(b"via")) == (200, b"1.1 txgateway")
+    assert (gateway.log[-1].attempts, gateway.backends["b"].retries.counts) == (2, {})
+    gateway.ask()  # and so is whoever comes later
+    assert http1.received().startswith(b"POST / HTTP/1.1\r\n")
+    assert len(gateway.seen()) == 1
+    http1.answer()
+    gateway.assert_clean()
+
+
+@pytest.mark.parametrize(("method", "is_sent_again"), [(b"GET", True), (b"POST", False)])
+@pytest.mark.parametrize("last", [0, 1])
+def test_connection_that_requires_http1(method: bytes, last: int, is_sent_again: bool) -> None:
+    gateway = Http2Gateway(scheme="https")
+    client = gateway.ask(message(b"/", method=method))
+    gateway.targets[0].raw(goaway(last, HTTP_1_1_REQUIRED))
+    if last:
+        assert gateway.http1_dialer.targets == []  # it may be answered yet
+        gateway.targets[0].transport.end()
+    gateway.turn()
+    if last == 0 or is_sent_again:
+        gateway.http1_dialer.target.answer()
+        assert client.response().status == 200
+    else:
+        assert problem(client) == (502, "UPSTREAM_RESET")
+    gateway.assert_clean()
+
+
+def test_call_is_never_sent_over_http1() -> None:
+    gateway = Http2Gateway(scheme="https")
+    call = message(b"/", b"Content-Type: application/grpc", method=b"POST")
+    gateway.ask(call)
+    gateway.refuse(0, code=HTTP_1_1_REQUIRED)
+    gateway.refuse(1, code=HTTP_1_1_REQUIRED)
+    assert gateway.http1_dialer.targets == []
+    assert gateway.log[-1].reason == "UPSTREAM_RESET"
+    gateway.ask(call)
+    assert len(gateway.seen()) == 3
+    gateway.answer(0, 3)
+
+
+def test_target_that_knows_no_http1_cannot_require_it() -> None:
+    gateway = Http2Gateway()
+    client = gateway.ask(message(b"/"))
+    gateway.refuse(0, code=HTTP_1_1_REQUIRED)
+    assert len(gateway.seen()) == 1
+    assert problem(client) == (502, "UPSTREAM_RESET")
+    gateway.assert_clean()
+
+
+def test_requirement_behind_the_beginning_of_an_answer_comes_too_late() -> None:
+    gateway = Http2Gateway(scheme="https")
+    client = gateway.ask(message(b"/"))
+    gateway.targets[0].link.send_headers(1, [(":status", "200")])
+    gateway.turn()
+    gateway.refuse(0, code=HTTP_1_1_REQUIRED)
+    assert client.received().startswith(b"HTTP/1.1 200")
+    gateway.ask(message(b"/"))
+    assert len(gateway.seen()) == 2
+    assert gateway.http1_dialer.targets == []
 
 
 # --- retries --------------------------------------------------------------------------------------------------------------

@@ -60,8 +60,8 @@ def test_https_is_what_is_agreed_on() -> None:
     assert spoken(target.dialer, None) == (Http1ClientConnection, b"")
     assert pool._dialer is target.dialer
     assert spoken(target.tunnel_dialer, b"h2") == (Http1ClientConnection, b"")  # which it does not offer
-    assert type(pool._tunnels) is ConnectionPool
-    assert pool._tunnels._dialer is target.tunnel_dialer
+    assert type(pool._http1) is ConnectionPool
+    assert pool._http1._dialer is target.tunnel_dialer
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ def test_tunnel_has_an_http1_connection_while_nothing_is_known() -> None:
     bench = Bench(tunnels=True)
     waiter = bench.one(tunnel=True)
     assert (len(bench.dialer.dials), len(bench.tunnel_dialer.dials)) == (0, 1)
-    assert bench.counts == (0, 0, 1, 0)
+    assert bench.counts == (0, 0, 1, 1)
     connection = bench.tunnel_dialer.dials[0].succeed()
     assert waiter.connections == [connection]
-    assert bench.counts == (1, 0, 0, 0)
+    assert bench.counts == (1, 0, 0, 1)
     connection.finish()
-    assert bench.counts == (0, 1, 0, 0)
+    assert bench.counts == (0, 1, 0, 1)
 
 
 @pytest.mark.parametrize(("connects", "streams"), [(0, 100), (1, 1), (1, 0)])
@@ -242,14 +242,15 @@ def test_age_begins_with_the_connection() -> None:
 
 
 def test_close_lets_exchanges_end_and_refuses_all_others() -> None:
-    bench = Bench(tunnels=True, max_connections=2, max_pending=5)
+    bench = Bench(tunnels=True, max_connections=3, max_pending=5)
     first = bench.one()
     busy = bench.open(**limited(1))
-    dialing, queued = bench.ask(2)
+    dialing = bench.one()
     tunnel = bench.one(tunnel=True)
-    assert len(bench.dialer.dials) == 1
+    queued, behind = bench.one(), bench.one(tunnel=True)
+    assert len(bench.dialer.dials) == len(bench.tunnel_dialer.dials) == 1
     bench.pool.close()
-    assert [waiter.error for waiter in (dialing, queued, tunnel)] == [PoolExhausted] * 3
+    assert [waiter.error for waiter in (dialing, queued, tunnel, behind)] == [PoolExhausted] * 4
     assert (bench.dialer.dials, bench.dialer.cancelled, bench.tunnel_dialer.cancelled) == ([], 1, 1)
     assert bench.counts == (0, 0, 0, 0)
     with pytest.raises(PoolExhausted):

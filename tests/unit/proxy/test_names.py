@@ -26,6 +26,8 @@ from txgateway.transport.wheel import TICK_S
 
 
 class _Waiter:
+    needs_http2 = False
+
     def __init__(self) -> None:
         self.errors: list[object] = []
 
