@@ -12,8 +12,10 @@ import threading
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha1
 
+from h2.exceptions import ProtocolError
 from tests.integration.backend import Exchange, Received, ScriptedBackend, wait_until_taken
 from tests.integration.combined_client import Field
 from tests.integration.h1_body import Body
@@ -283,11 +285,23 @@ class H2Served(Served):
 
     def rest(self) -> bytes:
         try:
-            return self.exchange.read_body()
+            body = self.exchange.read_body()
         except ConnectionEnded:  # of a tunnel, whose end may be a reset
             if self.request.method != "CONNECT":
                 raise
-            return self.request.body
+            body = self.request.body
+        self._hang_up()
+        return body
+
+    def release(self) -> None:
+        self._hang_up()
+        super().release()
+
+    def _hang_up(self) -> None:
+        """End our half of a tunnel as well, as whoever serves a WebSocket does when the client has left."""
+        if self.request.method == "CONNECT":
+            with suppress(ConnectionEnded, ProtocolError):  # it may have ended before
+                self.exchange.send_data(b"", ends=True)
 
     def inform(self, status: int, *fields: Field) -> None:
         self.exchange.send_informational(status, *_lowered(fields))

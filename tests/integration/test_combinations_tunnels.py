@@ -254,7 +254,7 @@ def test_client_leaves(combination: Combination, how: str) -> None:
     served.send(b"abc")
     assert call.read(3) == b"abc"
     call.leave() if how == "leave" else caller.vanish()
-    served.wait_until_left()
+    assert served.rest() == b""
     assert_over(combination, path, 0, 3)
 
 
