@@ -100,8 +100,9 @@ def bomb() -> bytes:
 
 
 GET = request(ENDLESS)
-#: Blocks of one frame that are well-formed, and whose reading is all of their use.
-MANY_FIELDS = GET + literal_block([(b"a", b"")]) * 3600
+#: Blocks of one frame that are well-formed, and whose reading is all of their use: as many fields as may be, and more
+#: updates than that.
+MANY_FIELDS = GET + literal_block([(b"a", b"")]) * 1900
 MANY_UPDATES = b"\x20" * 16_000 + request(b"/flood")
 POST = request(ENDLESS, method=b"POST")
 ONE_BYTE_MORE = request(ENDLESS, (b"content-length", b"1"), method=b"POST")

@@ -34,7 +34,7 @@ CONTROL = "control"
 NAMES = (CONTROL, *FLOODS)
 #: These do nothing that is forbidden: they wait, or send what has something in it.
 WAITING = ("zero-window", "slow-read")
-ALLOWED = ("hpack-fields", "hpack-updates", "one-byte-data")
+ALLOWED = ("hpack-fields", "one-byte-data")
 #: For those that wait, so that the end of the gateway's patience is seen.
 WAITING_S = 18.0
 IMPATIENT = {"GATEWAY_TIMEOUT_IDLE": "2s", "GATEWAY_KEEPALIVE_TIMEOUT": "2s"}

@@ -26,9 +26,9 @@ from txgateway.transport.http2.codes import (
 from txgateway.transport.http2.control import ConnectionFrames
 from txgateway.transport.http2.floods import (
     BLOCK_BYTES,
-    BLOCK_BYTES_A_FRAME,
     BLOCK_FRAMES,
     EARNED,
+    FIELDS_A_FRAME,
     TURN_FRAMES,
     Turns,
 )
@@ -283,8 +283,9 @@ class Http2Connection(ConnectionFrames):
 
     def decode(self, block: bytes) -> HeaderList:
         """The fields of a block; each has to be decoded, in order."""
-        self._work += len(block) // BLOCK_BYTES_A_FRAME
-        return self._decoder.decode(block)
+        fields = self._decoder.decode(block)
+        self._work += self._decoder.count // FIELDS_A_FRAME
+        return fields
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         """Checked, and otherwise ignored (RFC 9113 section 5.3.2)."""

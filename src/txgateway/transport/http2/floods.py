@@ -26,13 +26,15 @@ SETTINGS: Final = 32
 #: Frames of one header block, the first included, and its bytes.
 BLOCK_FRAMES: Final = 16
 BLOCK_BYTES: Final = 64 * 1024
-#: Fields of one header block as RFC 7541 section 4.1 counts them.
-LIST_BYTES: Final = 128 * 1024
+#: Fields of one header block as RFC 7541 section 4.1 counts them, and bytes of table size updates in front of them, of
+#: which section 4.2 needs two.
+LIST_BYTES: Final = 64 * 1024
+TABLE_UPDATE_BYTES: Final = 16
 #: Work of one turn: a request counts as so many frames. The rest of a read waits for the next turn.
 TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
-#: And so many bytes of a header block as one, for each of them may be a field, or a table size update.
-BLOCK_BYTES_A_FRAME: Final = 16
+#: And so many fields of a header block as one.
+FIELDS_A_FRAME: Final = 3
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
 

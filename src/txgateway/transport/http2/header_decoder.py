@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from txgateway.transport.http2.codes import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
+from txgateway.transport.http2.floods import TABLE_UPDATE_BYTES
 from txgateway.transport.http2.hpack import (
     FIELD_OVERHEAD,
     STATIC_TABLE,
@@ -81,6 +82,9 @@ class HeaderDecoder:
     Args:
         max_list_bytes: of the fields of a block, as RFC 7541 section 4.1 counts them. A block with more ends the
             connection, for it is not read to its end.
+
+    Attributes:
+        count: fields of the block that was decoded last.
     """
 
     __slots__ = (
@@ -90,11 +94,11 @@ class HeaderDecoder:
         "_known",
         "_known_bytes",
         "_largest",
-        "_last_count",
         "_max_fields",
         "_max_list_bytes",
         "_max_table_bytes",
         "_table_bytes",
+        "count",
     )
 
     def __init__(self, max_list_bytes: int) -> None:
@@ -106,7 +110,7 @@ class HeaderDecoder:
         self._largest = max(_size(field) for field in _STATIC if field is not None)
         self._has_malformed = False
         self._is_lasting = False
-        self._last_count = 0
+        self.count = 0
         self._known: dict[bytes, Any] = {}
         self._known_bytes = 0
 
@@ -117,7 +121,7 @@ class HeaderDecoder:
     def remember(self, block: bytes, meaning: object) -> None:
         """Keep what the block that was decoded last means, for as long as the table stays as it is."""
         if self._is_lasting and len(block) <= MAX_KNOWN_BLOCK_BYTES:
-            self._known_bytes += len(block) + _KNOWN_FIELD_BYTES * self._last_count
+            self._known_bytes += len(block) + _KNOWN_FIELD_BYTES * self.count
             if self._known_bytes > MAX_KNOWN_BYTES:
                 self._forget()  # what comes often is soon known again
             else:
@@ -154,6 +158,8 @@ class HeaderDecoder:
                 elif first & 0xE0 == 0x20:  # section 6.3
                     if fields:
                         raise ConnectionFault(COMPRESSION_ERROR, "table size update behind a field")
+                    if position >= TABLE_UPDATE_BYTES:
+                        raise ConnectionFault(ENHANCE_YOUR_CALM, "too many table size updates")
                     limit, position = read_integer(block, position, 0x1F)
                     self._resize(limit)
                     continue
@@ -166,7 +172,7 @@ class HeaderDecoder:
             raise ConnectionFault(
                 COMPRESSION_ERROR, "index that is not in the table, or header block cut short"
             ) from None
-        self._last_count = len(fields)
+        self.count = len(fields)
         # Looked at exactly only if it may be too much.
         if len(fields) * self._largest > self._max_list_bytes and sum(map(_size, fields)) > self._max_list_bytes:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "header list too large")

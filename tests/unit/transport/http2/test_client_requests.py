@@ -41,7 +41,7 @@ def test_preface_settings_and_window_go_out_in_one_write_before_anything_is_hear
     assert sent.startswith(PREFACE)
     settings, window = frames_in(sent[len(PREFACE) :])
     assert (settings.kind, settings.flags, settings.stream) == (SETTINGS, 0, 0)
-    assert settings.settings == {2: 0, 4: STREAM_WINDOW, 6: 128 * 1024}
+    assert settings.settings == {2: 0, 4: STREAM_WINDOW, 6: 64 * 1024}
     assert (window.kind, window.stream, window.increment) == (WINDOW_UPDATE, 0, CONNECTION_WINDOW - FIRST_WINDOW)
     assert CONNECTION_WINDOW == MAX_STREAMS * STREAM_WINDOW
     assert target.connection.spare == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txgateway.transport.http2.codes import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
+from txgateway.transport.http2.floods import TABLE_UPDATE_BYTES
 from txgateway.transport.http2.header_decoder import (
     MAX_KNOWN_BLOCK_BYTES,
     MAX_KNOWN_BYTES,
@@ -171,6 +172,11 @@ def test_table_size_updates_in_front_are_taken() -> None:
     assert fields_of(NEWEST, one) == [(b"x", b"y")]
     assert fields_of(b"\x20\x3f\xe1\x1f\x82", one) == [(b":method", b"GET")]
     assert code_of(NEWEST, one) == COMPRESSION_ERROR
+
+
+def test_table_size_updates_in_front_are_a_bounded_number() -> None:
+    assert fields_of(b"\x20" * TABLE_UPDATE_BYTES + b"\x82") == [(b":method", b"GET")]
+    assert code_of(b"\x20" * (TABLE_UPDATE_BYTES + 1) + b"\x82") == ENHANCE_YOUR_CALM
 
 
 def test_empty_strings_and_blocks_are_fields_of_their_own() -> None:
