@@ -202,6 +202,7 @@ class Http2Connection(ConnectionFrames):
             stream.on_fault(fault)
         else:
             self.send(frames.reset_frame(stream_id, fault.code))
+            self.remember_closed(stream_id, RESET_BY_US)  # so that it is said once (RFC 9113 section 5.4.2)
 
     # --- frames of streams ----------------------------------------------------------------------------------------
 
