@@ -77,8 +77,7 @@ class Http2Connection(ConnectionFrames):
         max_list_bytes: int,
         turns: Turns | None = None,
     ) -> None:
-        super().__init__(wheel, clock)
-        self._turns = turns or Turns(clock)
+        super().__init__(wheel, clock, turns)
         self._connection_window, self.stream_window = windows
         self._receive_left = self._connection_window
         # As soon as a stream is, so that the streams which hold theirs back take nothing from the others.
@@ -184,7 +183,7 @@ class Http2Connection(ConnectionFrames):
         if not self._is_held:
             self._is_held = True
             self._pause()
-            self._turns.wait(self._go_on)
+            self.turns.wait(self._go_on)
 
     def _go_on(self) -> bool:
         self._is_held = False

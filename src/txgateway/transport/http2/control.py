@@ -13,7 +13,7 @@ from txgateway.transport.http2.codes import (
     ConnectionFault,
     StreamFault,
 )
-from txgateway.transport.http2.floods import SETTINGS
+from txgateway.transport.http2.floods import SETTINGS, Turns
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.http2.streams import StreamKeeper
 from txgateway.transport.wheel import TimerWheel
@@ -26,8 +26,8 @@ class ConnectionFrames(StreamKeeper):
         peer_connects: the peer takes extended CONNECT (RFC 8441).
     """
 
-    def __init__(self, wheel: TimerWheel, clock: IReactorTime) -> None:
-        super().__init__(wheel, clock)
+    def __init__(self, wheel: TimerWheel, clock: IReactorTime, turns: Turns | None = None) -> None:
+        super().__init__(wheel, clock, turns)
         self.peer_connects = False
         self._has_settings = False
 

@@ -35,6 +35,8 @@ TURN_FRAMES: Final = 512
 REQUEST_FRAMES: Final = 16
 #: And so many fields of a header block as one.
 FIELDS_A_FRAME: Final = 3
+#: Streams that hear in one turn that their connection is gone; the others do in the next.
+LOST_STREAMS: Final = 32
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
 

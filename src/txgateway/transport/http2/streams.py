@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.codes import Http2Fault
+from txgateway.transport.http2.floods import LOST_STREAMS, Turns
 from txgateway.transport.http2.sending import FrameSender
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.wheel import TimerWheel
@@ -35,12 +37,14 @@ class StreamKeeper(FrameSender):
     Attributes:
         deadline: looked at by the wheel.
         streams: the open ones, by their number.
+        turns: shared with others that may be flooded at the same time.
     """
 
     deadline: float = math.inf
 
-    def __init__(self, wheel: TimerWheel, clock: IReactorTime) -> None:
+    def __init__(self, wheel: TimerWheel, clock: IReactorTime, turns: Turns | None = None) -> None:
         super().__init__(wheel, clock)
+        self.turns = turns or Turns(clock)
         self.streams: dict[int, Any] = {}
         self._closed: dict[int, int] = {}
         self._last_peer_id = 0
@@ -94,8 +98,7 @@ class StreamKeeper(FrameSender):
         self._swelling.clear()
         streams = self._take_streams()
         self._write_last()
-        for stream in streams:
-            stream.on_connection_lost()
+        self._tell_lost(streams)
         self.transport.unregisterProducer()
         self._is_held = False
         if self._is_paused:
@@ -135,11 +138,18 @@ class StreamKeeper(FrameSender):
         self._out.clear()
         self._ready.clear()
         self._swelling.clear()
-        for stream in self._take_streams():
-            stream.on_connection_lost()
+        self._tell_lost(self._take_streams())
 
     def _take_streams(self) -> list[Any]:
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.is_open = False
         return streams
+
+    def _tell_lost(self, streams: list[Any]) -> bool:
+        """Tell so many of them in a turn, for each may be a request whose end is work."""
+        for stream in streams[:LOST_STREAMS]:
+            stream.on_connection_lost()
+        if len(streams) > LOST_STREAMS:
+            self.turns.wait(partial(self._tell_lost, streams[LOST_STREAMS:]))
+        return True
