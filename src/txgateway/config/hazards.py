@@ -159,6 +159,8 @@ def _of_route(environment: Environment, entry: RouteEntry, route: Route) -> Iter
 
 
 def _of_backend(environment: Environment, entry: BackendEntry, backend: Backend) -> Iterator[str]:
+    if entry.table.tls.model_fields_set and all(target.scheme != "https" for target in backend.targets):
+        yield f"{entry.place.of('tls')}: no target is https://, so it has no effect"
     idle_s, check = backend.pool.idle_timeout_s, backend.health_check
     if idle_s > _KEEP_ALIVE_S:
         where = _where(environment, entry, "pool.idle_timeout")

@@ -66,7 +66,7 @@ class Forwarding(Attempts):
         if ended and length == UNKNOWN_LENGTH:
             if request.request_trailers:
                 ended = False  # chunked, for the trailers' sake
-            else:
+            elif connection.version != b"2":  # which needs no length, and gRPC shows it to its servers
                 length = len(first)
         is_repeated = sent is not None
         if sent is None and (first or not ended):

@@ -23,7 +23,7 @@ class TlsSettings:
         verify: check chain and name.
         ca_file: PEM file of the authorities to trust instead of the system's.
         cert_file: PEM file of our certificate and its chain, if we have one.
-        key_file: PEM file of its key, when that is not in ``cert_file``.
+        key_file: PEM file of its key.
         server_name: name to ask for and to expect instead of the target's host.
         min_version: ``1.2`` or ``1.3``.
     """

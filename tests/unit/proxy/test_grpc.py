@@ -7,7 +7,7 @@ import re
 
 import pytest
 from tests.helpers.http2_client import POST, Http2Client
-from tests.integration.h2_frames import INTERNAL_ERROR
+from tests.integration.h2_frames import INTERNAL_ERROR, data_frame
 from tests.unit.proxy.test_attempts_http2 import Http2Gateway
 from tests.unit.support import MemoryClient, message
 
@@ -278,3 +278,17 @@ def test_message_of_a_declared_length_that_breaks_off_is_the_target_s_reset() ->
     client.look()
     assert (client.body(), client.resets()) == (b"half ", {1: INTERNAL_ERROR})
     assert gateway.log[-1].reason == "UPSTREAM_RESET"
+
+
+def test_repeated_call_says_no_more_than_the_first() -> None:
+    """A field of framing would be metadata to the server."""
+    gateway = gateway_of()
+    client = Http2Client(gateway)  # type: ignore[arg-type]
+    client.request(1, [*POST, (b"content-type", b"application/grpc"), (b"te", b"trailers")], ends=False)
+    client.send(data_frame(1, b"hello", ends=True))
+    gateway.turn()
+    answer(gateway, UNAVAILABLE)
+    gateway.turn()
+    first, second = [sorted(one.ordinary) for far in gateway.targets for one in far.requests.values()]
+    assert first == second
+    assert "content-length" not in dict(first)

@@ -154,6 +154,7 @@ class Http2Connection(ConnectionFrames):
             high, low, kind, flags, stream_id = frames.read_header(data, position)
             end = position + HEADER_BYTES + (high << 16 | low)
             if high << 16 | low > frames.FRAME_BYTES:
+                self._check_greeting(kind, flags)
                 raise ConnectionFault(FRAME_SIZE_ERROR, "frame too large")
             if end > size:
                 break
@@ -164,8 +165,8 @@ class Http2Connection(ConnectionFrames):
             payload = data[position + HEADER_BYTES : end]
             position = end
             stream_id &= frames.MAX_STREAM_ID
-            if not self._has_settings and (kind != frames.SETTINGS or flags & frames.ACK):
-                raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS do not come first")  # RFC 9113 section 3.4
+            if not self._has_settings:
+                self._check_greeting(kind, flags)
             if self._block is not None and kind != frames.CONTINUATION:
                 raise ConnectionFault(PROTOCOL_ERROR, "header block interrupted")  # RFC 9113 section 6.10
             if kind >= len(handlers):
@@ -178,6 +179,11 @@ class Http2Connection(ConnectionFrames):
             if self._is_over:
                 return
         self._buffer = data[position:]
+
+    def _check_greeting(self, kind: int, flags: int) -> None:
+        """SETTINGS come first (RFC 9113 section 3.4); who has something else to say hardly speaks HTTP/2."""
+        if not self._has_settings and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise ConnectionFault(PROTOCOL_ERROR, "not HTTP/2, which begins with SETTINGS")
 
     def _hold(self) -> None:
         if not self._is_held:

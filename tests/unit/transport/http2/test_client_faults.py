@@ -92,6 +92,7 @@ def test_what_does_not_begin_with_settings_is_not_http2(greeting: bytes) -> None
     target.clock.advance(0)
     assert target.owner.ready == 0
     assert [type(error) for error in target.owner.errors] == [UpstreamProtocolError]
+    assert str(target.owner.errors[0]).startswith("not HTTP/2")
     assert target.closed
 
 
