@@ -121,8 +121,9 @@ def _far_ends(built: Built, shape: str, spoken: str) -> tuple[list[Callable[[], 
     """What each client asks in a turn, and what all connections of the target then answer."""
     own = _own_lines(shape)
     if spoken.startswith("h2"):
-        tokens = itertools.cycle([line.split(" ", 1)[1].strip().encode() for line in own]) if own != [""] else None
-        asks = [multiplexed.Client(connection, shape, tokens).ask for connection in built.clients]
+        cut = [line.partition(":") for line in own if line]
+        fields = itertools.cycle([(name.lower().encode(), b"", value.strip().encode()) for name, _, value in cut])
+        asks = [multiplexed.Client(connection, shape, fields if cut else None).ask for connection in built.clients]
     else:
         lines = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "127.0.0.1:8000"), *SHAPES[shape]))
         head = f"GET /api/v1/resumes?page=1 HTTP/1.1\r\n{lines}"

@@ -47,10 +47,10 @@ class Client:
 
     Args:
         connection: the gateway's end, with a transport.
-        own: values of ``authorization``, in turn, or nothing.
+        own: a field that differs from request to request, in turn, or nothing.
     """
 
-    def __init__(self, connection: Any, shape: str, own: Iterator[bytes] | None) -> None:
+    def __init__(self, connection: Any, shape: str, own: Iterator[tuple[bytes, bytes, bytes]] | None) -> None:
         from txgateway.transport.http2 import frames
         from txgateway.transport.http2.header_encoder import HeaderEncoder
 
@@ -76,7 +76,7 @@ class Client:
         frames = self._frames
         parts = []
         for _ in range(STREAMS):
-            fields = self._fields if self._own is None else [*self._fields, (b"authorization", b"", next(self._own))]
+            fields = self._fields if self._own is None else [*self._fields, next(self._own)]
             block = self._encoder.encode(fields)
             parts += (frames.frame_header(len(block), _HEADERS, 0x5, self._next_id), block)
             self._next_id += 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from txgateway.transport.http2.codes import COMPRESSION_ERROR, ConnectionFault
 from txgateway.transport.http2.header_decoder import HeaderDecoder, MalformedField
-from txgateway.transport.http2.header_encoder import NEVER_INDEXED, SECRET, HeaderEncoder
+from txgateway.transport.http2.header_encoder import NOT_IN_TABLE, SECRET, HeaderEncoder
 from txgateway.transport.http2.hpack import NeverIndexed
 
 MAX_LIST = 128 * 1024
@@ -199,4 +199,4 @@ def test_our_blocks_mean_to_another_decoder_what_we_meant(sent: list[Pairs], dat
             decoded = reader.decode(encoder.encode(fields), raw=True)
             assert [(bytes(field[0]), bytes(field[1])) for field in decoded] == pairs
             assert [field.indexable for field in decoded] == [name not in SECRET for name, _ in pairs]
-        assert NEVER_INDEXED.isdisjoint(bytes(name) for name, _ in reader.header_table.dynamic_entries)
+        assert NOT_IN_TABLE.isdisjoint(bytes(name) for name, _ in reader.header_table.dynamic_entries)

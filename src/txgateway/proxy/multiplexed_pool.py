@@ -213,11 +213,12 @@ class MultiplexedPool(ConnectionPool):
             return False
         self._http1_until = self.clock.seconds() + HTTP1_S
         waiters = [waiter for waiter in (*self._dial_of, *self._pending) if not waiter.needs_http2]
+        fresh = self._fresh.intersection(waiters)
         for waiter in reversed(waiters):  # dials are dropped when nobody is left behind them
             super().cancel(waiter)
         for waiter in waiters:
             try:
-                connection = http1.acquire(waiter)
+                connection = http1.acquire(waiter, fresh=waiter in fresh)
             except PoolExhausted as error:
                 waiter.on_unavailable(error)
             else:

@@ -228,7 +228,7 @@ class ConnectionPool:
 
     @property
     def queued(self) -> int:
-        """Of those in the queue, who count against ``max_pending``."""
+        """Of those in the queue, who count against ``max_pending``; negative if dials will bring more than they need."""
         return len(self._pending)
 
     @property

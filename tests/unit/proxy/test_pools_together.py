@@ -287,6 +287,21 @@ def test_who_wait_may_get_what_is_idle() -> None:
     assert (second.times_told, len(bench.tunnel_dialer.dials)) == (0, 1)
 
 
+def test_who_wants_a_connection_that_was_never_used_gets_one_by_http1_too() -> None:
+    bench = both()
+    tunnels(bench, 1)
+    bench.tunnel_dialer.connections[0].finish()
+    first, fresh = bench.one(), Waiter(bench)
+    assert bench.pool.acquire(fresh, fresh=True) is None
+    target = bench.dialer.dials[0].greet()
+    target.raw(target.link.take() + goaway(0, HTTP_1_1_REQUIRED))
+    assert first.connections == bench.tunnel_dialer.connections
+    assert (fresh.times_told, len(bench.tunnel_dialer.dials)) == (0, 1)
+    connection = bench.tunnel_dialer.dials[0].succeed()
+    assert fresh.connections == [connection]
+    assert not bench.dialer.dials  # none that nobody waits for
+
+
 def test_pool_that_is_closed_falls_back_to_nothing() -> None:
     bench = both()
     first = bench.one()

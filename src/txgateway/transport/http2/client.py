@@ -8,7 +8,6 @@ from typing import Any, Final, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
@@ -36,8 +35,6 @@ from txgateway.transport.http2.floods import LIST_BYTES
 from txgateway.transport.http2.streams import LINGER_S, RESET_BY_PEER
 from txgateway.transport.interfaces import ResponseHandler
 from txgateway.transport.wheel import TimerWheel
-
-_log = Logger(__name__)
 
 #: Exchanges that share a connection at most, and as long as the target has not said how many it takes.
 MAX_STREAMS: Final = 100
@@ -321,6 +318,10 @@ class Http2ClientConnection(Http2Connection):
         self._forget(self.error())
         super().connectionLost(reason)
         self.after_read()
+
+    def forget_input(self) -> None:
+        super().forget_input()
+        self._lingering.clear()
 
     def on_deadline(self, now: float) -> None:
         """Once a second: an end that takes too long, too old, too long idle, or silent."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from twisted.logger import Logger
-
 from txgateway.errors import UpstreamError, UpstreamProtocolError
 from txgateway.transport.http2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR, StreamFault
 from txgateway.transport.http2.fields import ResponseHead, read_trailers
@@ -17,8 +15,6 @@ from txgateway.transport.websocket import WEBSOCKET, websocket_accept
 
 if TYPE_CHECKING:
     from txgateway.transport.http2.client import Http2ClientConnection
-
-_log = Logger(__name__)
 
 #: Most 1xx responses in one exchange.
 MAX_INFORMATIONAL: Final = 16
@@ -83,6 +79,12 @@ class ClientStream(Stream):
                 fields.append(header)
             elif header[0] == b"host":
                 authority = header[2]
+        pseudo = [
+            (b":method", b"", method),
+            (b":scheme", b"", connection.scheme),
+            (b":authority", b"", authority),
+            (b":path", b"", target),
+        ]
         if upgrade:
             if upgrade.lower() != WEBSOCKET or not connection.peer_connects:
                 connection.clock.callLater(0, self._cannot_upgrade)
@@ -90,14 +92,7 @@ class ClientStream(Stream):
             ended = False
             self._key = next((value for name, _, value in fields if name == b"sec-websocket-key"), b"")
             fields = [header for header in fields if header[0] != b"sec-websocket-key"]
-            pseudo = [(b":method", b"", b"CONNECT"), (b":protocol", b"", WEBSOCKET)]
-        else:
-            pseudo = [(b":method", b"", method)]
-        pseudo += (
-            (b":scheme", b"", connection.scheme),
-            (b":authority", b"", authority),
-            (b":path", b"", target),
-        )
+            pseudo[:1] = [(b":method", b"", b"CONNECT"), (b":protocol", b"", WEBSOCKET)]
         if length >= 0:
             fields.append((b"content-length", b"", b"%d" % length))
         connection.begin(self)

@@ -64,7 +64,7 @@ def _split(fields: HeaderList, known: frozenset[bytes]) -> tuple[dict[bytes, byt
     return pseudo, headers, by_name
 
 
-def content_length(fields: HeaderList, by_name: dict[bytes, bytes]) -> int | None:
+def _content_length(fields: HeaderList, by_name: dict[bytes, bytes]) -> int | None:
     """The declared length of a body, or None."""
     value = by_name.get(b"content-length")
     if value is None:
@@ -111,7 +111,7 @@ def read_request(
         raise _malformed("path that is none")
     if b"te" in by_name and any(name == b"te" and value.lower() != b"trailers" for name, _, value in headers):
         raise _malformed("TE other than trailers")
-    length = content_length(headers, by_name)
+    length = _content_length(headers, by_name)
     if length and has_ended:
         raise _malformed("length of a body that does not come")
     if length is None:
@@ -241,7 +241,7 @@ class ResponseHead:
         if len(text) != 3 or not text.isdigit() or not b"100" <= text < b"600":
             raise _malformed("no status, or none that there is")
         self.status = int(text)
-        self.length = content_length(headers, self._names)
+        self.length = _content_length(headers, self._names)
         self._fields = [header for header in headers if header[0] not in HOP_BY_HOP]
         self._wire = b""
 

@@ -44,7 +44,8 @@ UNSENT_BYTES: Final = 256 * 1024
 class Turns:
     """Connections that have used up the work of their turn: one of all these goes on in each turn of the reactor.
 
-    What everybody else has to wait does not grow with their number then.
+    What everybody else has to wait does not grow with their number then. The work may be what they have read, or what
+    ends with them.
 
     Args:
         clock: the reactor.

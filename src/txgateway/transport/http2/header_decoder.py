@@ -172,6 +172,9 @@ class HeaderDecoder:
             raise ConnectionFault(
                 COMPRESSION_ERROR, "index that is not in the table, or header block cut short"
             ) from None
+        return self._checked(fields)
+
+    def _checked(self, fields: HeaderList) -> HeaderList:
         self.count = len(fields)
         # Looked at exactly only if it may be too much.
         if len(fields) * self._largest > self._max_list_bytes and sum(map(_size, fields)) > self._max_list_bytes:

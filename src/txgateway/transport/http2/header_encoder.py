@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from txgateway.transport.http2.hpack import STATIC_TABLE, LibraryEncoder, NeverIndexed, encode_integer
+from txgateway.transport.http2.hpack import STATIC_TABLE, LibraryEncoder, NeverIndexed, write_integer
 from txgateway.transport.interfaces import Header
 
 #: Fields that are secret (RFC 7541 section 7.1.3), and others that are different in most messages: in a table they would
 #: displace what is worth being there.
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"))
-NEVER_INDEXED: Final = SECRET | {
+NOT_IN_TABLE: Final = SECRET | {
     b":path", b"age", b"content-length", b"etag", b"if-modified-since", b"if-none-match", b"last-modified", b"location",
     b"ratelimit", b"server-timing", b"traceparent", b"tracestate", b"x-ratelimit-remaining", b"x-ratelimit-reset",
     b"x-request-id",
@@ -32,11 +32,11 @@ def _literal_begin(name: bytes, *, is_secret: bool) -> bytes:
     """A literal field that no table gets, as far as its value."""
     flags = 0x10 if is_secret else 0x00  # never indexed, also not by who passes it on; or just not by us
     index = _STATIC_NAMES.get(name, 0)
-    begin = encode_integer(index, 0x0F, flags)
-    return begin if index else begin + encode_integer(len(name), 0x7F, 0) + name
+    begin = write_integer(index, 0x0F, flags)
+    return begin if index else begin + write_integer(len(name), 0x7F, 0) + name
 
 
-_LITERALS: Final = {name: _literal_begin(name, is_secret=name in SECRET) for name in NEVER_INDEXED}
+_LITERALS: Final = {name: _literal_begin(name, is_secret=name in SECRET) for name in NOT_IN_TABLE}
 
 
 def _begin_of(field: Header) -> bytes | None:
@@ -53,17 +53,17 @@ class HeaderEncoder:
     What is in the table already, and what never goes there, is put together here; only the rest is the library's.
     """
 
-    __slots__ = ("_encoder", "_has_new_size", "_known", "_table_size")
+    __slots__ = ("_encoder", "_has_new_limit", "_known", "_table_bytes")
 
     def __init__(self) -> None:
         self._encoder = LibraryEncoder()
-        self._table_size: int = self._encoder.header_table_size
-        self._has_new_size = False
+        self._table_bytes: int = self._encoder.header_table_size
+        self._has_new_limit = False
         self._known: dict[Header, bytes] = {}  # what is in the table, as long as it stays as it is
 
     def encode(self, fields: Sequence[Header]) -> bytes:
         """A block of these fields."""
-        if self._has_new_size:
+        if self._has_new_limit:
             return self._encode_unknown(fields)
         known = self._known
         parts = []
@@ -75,16 +75,16 @@ class HeaderEncoder:
                     return self._encode_unknown(fields)
                 value = field[2]
                 size = len(value)
-                code = begin + (_ONE_BYTE[size] if size <= _LAST_SHORT else encode_integer(size, 0x7F, 0)) + value
+                code = begin + (_ONE_BYTE[size] if size <= _LAST_SHORT else write_integer(size, 0x7F, 0)) + value
             parts.append(code)
         return b"".join(parts)
 
     def _encode_unknown(self, fields: Sequence[Header]) -> bytes:
         """The same, if some field is not known to be in the table."""
         parts = []
-        if self._has_new_size:
-            self._has_new_size = False
-            self._encoder.header_table_size = self._table_size
+        if self._has_new_limit:
+            self._has_new_limit = False
+            self._encoder.header_table_size = self._table_bytes
             self._known.clear()
             parts.append(self._encoder.encode([], True))
         run: list[Header] = []
@@ -96,7 +96,7 @@ class HeaderEncoder:
             if run:
                 parts.append(self._encode_run(run))
                 run = []
-            parts.append(begin + encode_integer(len(field[2]), 0x7F, 0) + field[2])
+            parts.append(begin + write_integer(len(field[2]), 0x7F, 0) + field[2])
         if run:
             parts.append(self._encode_run(run))
         return b"".join(parts)
@@ -111,8 +111,10 @@ class HeaderEncoder:
         self._known.update(zip(run, [_ONE_BYTE[index] for index in block], strict=True))
         return block
 
-    def limit_table(self, size: int) -> None:
+    def limit_table(self, table_bytes: int) -> None:
         """The peer keeps a table of so many bytes; a smaller one of ours never grows again, which is always allowed."""
-        if size <= self._table_size:  # the next block says the smallest only: the peer takes no larger one any more
-            self._table_size = size
-            self._has_new_size = True
+        if (
+            table_bytes <= self._table_bytes
+        ):  # the next block says the smallest only: the peer takes no larger one any more
+            self._table_bytes = table_bytes
+            self._has_new_limit = True

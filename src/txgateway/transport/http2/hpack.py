@@ -13,7 +13,16 @@ from jh2.hpack.huffman_constants import REQUEST_CODES_LENGTH  # type: ignore[imp
 
 from txgateway.transport.http2.codes import COMPRESSION_ERROR, ConnectionFault
 
-__all__ = ["LibraryEncoder", "encode_integer", "read_huffman", "read_integer"]
+__all__ = [
+    "FIELD_OVERHEAD",
+    "STATIC_TABLE",
+    "TABLE_BYTES",
+    "LibraryEncoder",
+    "NeverIndexed",
+    "read_huffman",
+    "read_integer",
+    "write_integer",
+]
 
 #: The static table (RFC 7541 appendix A); there is no index 0.
 STATIC_TABLE: Final = (
@@ -73,12 +82,12 @@ def read_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
     raise ConnectionFault(COMPRESSION_ERROR, "integer too large")
 
 
-def encode_integer(value: int, limit: int, flags: int) -> bytes:
-    """An integer whose first byte has room for ``limit`` beside ``flags`` (RFC 7541 section 5.1)."""
-    if value < limit:
+def write_integer(value: int, mask: int, flags: int) -> bytes:
+    """An integer, which has the bits of ``mask`` in its first byte, beside ``flags`` (RFC 7541 section 5.1)."""
+    if value < mask:
         return bytes((flags | value,))
-    rest = bytearray((flags | limit,))
-    value -= limit
+    rest = bytearray((flags | mask,))
+    value -= mask
     while value > 0x7F:
         rest.append(value & 0x7F | 0x80)
         value >>= 7

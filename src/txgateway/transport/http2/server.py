@@ -84,7 +84,7 @@ class Http2ServerConnection(Http2Connection):
         self._last_accepted = frames.MAX_STREAM_ID  # of what we have said in GOAWAY
         self._is_leaving = False
         self._has_said_goodbye = False
-        self._is_greeted = False
+        self._is_greeted = self._is_gone = False
         self._idle_at = self._head_at = math.inf  # when one of them has lasted for too long
         self._slow_block: Any = None
         self._last_unsent = 0
@@ -146,7 +146,13 @@ class Http2ServerConnection(Http2Connection):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        self.factory.connection_lost(self)
+        self._is_gone = True
+        if not self._untold:
+            self.factory.connection_lost(self)
+
+    def on_all_told(self) -> None:
+        if self._is_gone:
+            self.factory.connection_lost(self)
 
     def on_deadline(self, now: float) -> None:
         """Idle for too long, a head that does not come, or the end of an end."""
@@ -195,9 +201,9 @@ class Http2ServerConnection(Http2Connection):
                 return
             if error is None and not head.upgrade:
                 if heads is None:
-                    self._decoder.remember(block, {has_ended: head})
+                    self._decoder.remember(block, {has_ended: repeated(head)})
                 else:
-                    heads[has_ended] = head
+                    heads[has_ended] = repeated(head)
             self._begin(stream, head, error, has_ended=has_ended)
 
     def _is_taken(self, stream_id: int) -> bool:
@@ -265,7 +271,7 @@ class Http2ServerConnection(Http2Connection):
     @property
     def in_progress(self) -> bool:
         """Whether a client that goes now misses a part of an answer, or of a tunnel."""
-        return bool(self.streams)
+        return bool(self.streams or self._untold)
 
     def on_last_stream(self) -> None:
         self._rest()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
-from txgateway.errors import BadRequest, GatewayError, InternalError
+from txgateway.errors import CLIENT_GONE, BadRequest, GatewayError, InternalError
 from txgateway.fields import has_field
 from txgateway.transport.http2.codes import CANCEL, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, StreamFault
 from txgateway.transport.http2.fields import status_field
@@ -232,6 +232,9 @@ class ServerStream(Stream):
             False if the body was not what its head had declared, and the stream was reset.
         """
         if self._request is None:
+            return False
+        if not self.is_open and not self._is_mute:  # the connection is gone, which the request has not heard yet
+            self._request.reason, self._request = CLIENT_GONE, None
             return False
         if self._is_mute:
             self._request = None

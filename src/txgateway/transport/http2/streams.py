@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -46,12 +45,16 @@ class StreamKeeper(FrameSender):
         super().__init__(wheel, clock)
         self.turns = turns or Turns(clock)
         self.streams: dict[int, Any] = {}
+        self._untold: list[Any] = []  # which have not heard yet that the connection is gone
         self._closed: dict[int, int] = {}
         self._last_peer_id = 0
         self._dropped = 0
 
     def on_last_stream(self) -> None:
         """No stream is open any more."""
+
+    def on_all_told(self) -> None:
+        """All streams know that the connection is gone."""
 
     def open_stream(self, stream: Stream) -> None:
         """A stream begins."""
@@ -96,9 +99,9 @@ class StreamKeeper(FrameSender):
         self.forget_input()
         self._ready.clear()
         self._swelling.clear()
-        streams = self._take_streams()
+        self._take_streams()
         self._write_last()
-        self._tell_lost(streams)
+        self._tell_some()
         self.transport.unregisterProducer()
         self._is_held = False
         if self._is_paused:
@@ -138,18 +141,26 @@ class StreamKeeper(FrameSender):
         self._out.clear()
         self._ready.clear()
         self._swelling.clear()
-        self._tell_lost(self._take_streams())
+        if self.streams:
+            self._take_streams()
+            self._tell_some()
 
-    def _take_streams(self) -> list[Any]:
+    def _take_streams(self) -> None:
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.is_open = False
-        return streams
+        self._untold += streams
 
-    def _tell_lost(self, streams: list[Any]) -> bool:
-        """Tell so many of them in a turn, for each may be a request whose end is work."""
-        for stream in streams[:LOST_STREAMS]:
-            stream.on_connection_lost()
-        if len(streams) > LOST_STREAMS:
-            self.turns.wait(partial(self._tell_lost, streams[LOST_STREAMS:]))
+    def _tell_some(self) -> bool:
+        """Tell so many in a turn that the connection is gone, for each may be a request whose end is work."""
+        told, self._untold = self._untold[:LOST_STREAMS], self._untold[LOST_STREAMS:]
+        if self._untold:
+            self.turns.wait(self._tell_some)
+        for stream in told:
+            try:
+                stream.on_connection_lost()
+            except Exception:  # nothing may cross into the reactor, and the others are to hear of it too
+                _log.failure("fault at the end of a stream")
+        if not self._untold:
+            self.on_all_told()
         return True

@@ -12,7 +12,7 @@ from txgateway.transport.http2.header_decoder import (
     HeaderDecoder,
     MalformedField,
 )
-from txgateway.transport.http2.hpack import STATIC_TABLE, NeverIndexed, encode_integer
+from txgateway.transport.http2.hpack import STATIC_TABLE, NeverIndexed, write_integer
 
 MAX_LIST = 128 * 1024
 #: Puts ``x: y`` into the table, whose first entry it is from then on.
@@ -198,9 +198,7 @@ def test_field_that_no_table_may_have_says_so() -> None:
 
 def added(name: bytes, value_bytes: int) -> bytes:
     """A literal of so many bytes that goes into the table."""
-    return (
-        b"\x40" + encode_integer(len(name), 0x7F, 0) + name + encode_integer(value_bytes, 0x7F, 0) + b"v" * value_bytes
-    )
+    return b"\x40" + write_integer(len(name), 0x7F, 0) + name + write_integer(value_bytes, 0x7F, 0) + b"v" * value_bytes
 
 
 def test_oldest_fields_give_way() -> None:
@@ -219,7 +217,7 @@ def test_oldest_fields_give_way() -> None:
 def test_smaller_table_keeps_the_newest(size: int, left: list[bytes]) -> None:
     one = decoder()
     one.decode(ADD_XY + b"\x40\x01z\x01z")
-    block = encode_integer(size, 0x1F, 0x20) + bytes(0xBE + at for at in range(len(left)))
+    block = write_integer(size, 0x1F, 0x20) + bytes(0xBE + at for at in range(len(left)))
     assert [name for name, _ in fields_of(block, one)] == left
     assert code_of(bytes((0xBE + len(left),)), one) == COMPRESSION_ERROR
 
@@ -272,7 +270,7 @@ def test_malformed_field_of_the_static_table_is_one_too() -> None:
         is_malformed = name == b"transfer-encoding"
         assert [type(field) for field in fields] == ([MalformedField] if is_malformed else [tuple, tuple])
         assert fields[-1][0] == name
-        literal = b"\x00\x01x\x01y" + encode_integer(index, 0x0F, 0) + b"\x01y"
+        literal = b"\x00\x01x\x01y" + write_integer(index, 0x0F, 0) + b"\x01y"
         assert [type(field) for field in one.decode(literal)] == ([MalformedField] if is_malformed else [tuple, tuple])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hpack
 import pytest
 
-from txgateway.transport.http2.header_encoder import MAX_KNOWN_FIELDS, NEVER_INDEXED, HeaderEncoder
+from txgateway.transport.http2.header_encoder import MAX_KNOWN_FIELDS, NOT_IN_TABLE, HeaderEncoder
 from txgateway.transport.http2.hpack import NeverIndexed
 
 MAX_LIST = 128 * 1024
@@ -46,6 +46,24 @@ def test_what_was_in_the_table_is_looked_for_again_when_the_table_is_another_one
             assert [field[:2] for field in read(reader, encoded(encoder, pairs))] == pairs
 
 
+def test_known_field_alone_is_not_sent_by_an_old_index() -> None:
+    encoder, reader = HeaderEncoder(), hpack.Decoder()
+    first, second = [(b"x-a", b"1")], [(b"x-b", b"2")]
+    for pairs in (first, first, second, first):
+        assert [field[:2] for field in read(reader, encoded(encoder, pairs))] == pairs
+
+
+def test_known_field_is_not_sent_by_its_index_in_a_table_that_is_smaller_now() -> None:
+    encoder, reader = HeaderEncoder(), hpack.Decoder()
+    pairs = [(b"x-a", b"1")]
+    for _ in range(2):
+        read(reader, encoded(encoder, pairs))
+    encoder.limit_table(0)
+    reader.max_allowed_table_size = 0
+    for sent in ([(b"etag", b"e")], pairs):
+        assert [field[:2] for field in read(reader, encoded(encoder, sent))] == sent
+
+
 @pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 254, 255, 256, 127 + 128, 5_000, 20_000])
 @pytest.mark.parametrize("name", [b"etag", b"location", b"authorization", b":path", b"x-request-id", b"traceparent"])
 def test_literals_have_the_length_of_their_value(name: bytes, size: int) -> None:
@@ -78,8 +96,8 @@ def test_encoder_keeps_to_the_smallest_table_that_the_peer_named(sizes: list[int
 
 
 def test_names_that_are_never_indexed_are_lowered() -> None:
-    assert all(name == name.lower() for name in NEVER_INDEXED)
-    assert {b"authorization", b"cookie", b"set-cookie"} <= NEVER_INDEXED
+    assert all(name == name.lower() for name in NOT_IN_TABLE)
+    assert {b"authorization", b"cookie", b"set-cookie"} <= NOT_IN_TABLE
 
 
 def test_field_that_came_as_never_indexed_stays_that() -> None:

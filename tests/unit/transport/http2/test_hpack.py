@@ -13,9 +13,9 @@ from txgateway.transport.http2.codes import COMPRESSION_ERROR, ConnectionFault
 from txgateway.transport.http2.hpack import (
     STATIC_TABLE,
     TABLE_BYTES,
-    encode_integer,
     read_huffman,
     read_integer,
+    write_integer,
 )
 
 
@@ -29,10 +29,10 @@ def test_static_table_is_that_of_the_rfc() -> None:
     "value", [0, 1, 14, 15, 16, 30, 31, 62, 63, 64, 126, 127, 128, 142, 254, 255, 1337, 2**20, 2**27]
 )
 def test_integers_there_and_back(value: int, mask: int) -> None:
-    block = b"before" + encode_integer(value, mask, 0) + b"behind"
-    assert encode_integer(value, mask, 0) == bytes(hpack.hpack.encode_integer(value, mask.bit_length()))
+    block = b"before" + write_integer(value, mask, 0) + b"behind"
+    assert write_integer(value, mask, 0) == bytes(hpack.hpack.encode_integer(value, mask.bit_length()))
     assert read_integer(block, 6, mask) == (value, len(block) - 6)
-    assert encode_integer(value, mask, 0x80 if mask < 0x7F else 0)[0] & mask == min(value, mask)
+    assert write_integer(value, mask, 0x80 if mask < 0x7F else 0)[0] & mask == min(value, mask)
 
 
 def test_huffman_code_that_is_malformed_spoils_no_other() -> None:

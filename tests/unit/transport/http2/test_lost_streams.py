@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.helpers.http2_client import Http2Client
 from tests.integration.h2_frames import ENHANCE_YOUR_CALM, settings_frame
-from tests.unit.support import Server
+from tests.unit.support import Server, logged_failures
 from twisted.internet.task import Clock
 
 from txgateway.transport.http2.floods import LOST_STREAMS, SETTINGS
@@ -73,7 +74,7 @@ def test_answer_that_comes_meanwhile_is_for_nobody(ends: bool) -> None:
         client.request(2 * number + 1)
     lose_by_a_fault(client)
     client.look()
-    last = server.requests[-1]
+    last: Any = server.requests[-1]
     assert not last.ended
     last.respond(200, b"", [], 5)
     last.send_body(b"hello" if ends else b"he")
@@ -83,4 +84,52 @@ def test_answer_that_comes_meanwhile_is_for_nobody(ends: bool) -> None:
     turn(server.clock)
     turn(server.clock)
     assert last.ended
+    assert last.reason == "CLIENT_GONE"
     assert client.look() == []
+
+
+def test_one_that_fails_keeps_it_from_nobody() -> None:
+    server = Server()
+    client = Http2Client(server)
+    for number in range(2 * LOST_STREAMS):
+        client.request(2 * number + 1)
+
+    def boom() -> None:
+        raise RuntimeError("boom")
+
+    for at in (3, LOST_STREAMS + 3):
+        server.requests[at].client_gone = boom  # type: ignore[method-assign]
+    with logged_failures() as events:
+        lose_by_the_client(client)
+        turn(server.clock)
+    assert len(events) == 2
+    assert sum(request.ended for request in server.requests) == 2 * LOST_STREAMS - 2
+
+
+def test_connection_counts_until_all_have_heard_of_its_end() -> None:
+    server = Server()
+    client = Http2Client(server)
+    for number in range(LOST_STREAMS + 1):
+        client.request(2 * number + 1)
+    lose_by_the_client(client)
+    assert client.connection in server.factory.connections
+    assert client.connection.in_progress
+    turn(server.clock)
+    assert client.connection not in server.factory.connections
+    assert not client.connection.in_progress
+
+
+def test_end_by_a_fault_and_then_of_the_connection_is_told_once() -> None:
+    server = Server()
+    client = Http2Client(server)
+    for number in range(MAX_STREAMS):
+        client.request(2 * number + 1)
+    lose_by_a_fault(client)
+    lose_by_the_client(client)
+    assert sum(request.ended for request in server.requests) == LOST_STREAMS
+    assert client.connection in server.factory.connections
+    for _ in range(MAX_STREAMS // LOST_STREAMS):
+        turn(server.clock)
+    assert all(request.ended for request in server.requests)
+    assert client.connection not in server.factory.connections
+    assert not server.clock.getDelayedCalls() or not client.connection._untold
