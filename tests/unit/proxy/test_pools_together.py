@@ -291,15 +291,27 @@ def test_who_wants_a_connection_that_was_never_used_gets_one_by_http1_too() -> N
     bench = both()
     tunnels(bench, 1)
     bench.tunnel_dialer.connections[0].finish()
-    first, fresh = bench.one(), Waiter(bench)
+    fresh = Waiter(bench)
     assert bench.pool.acquire(fresh, fresh=True) is None
     target = bench.dialer.dials[0].greet()
     target.raw(target.link.take() + goaway(0, HTTP_1_1_REQUIRED))
-    assert first.connections == bench.tunnel_dialer.connections
     assert (fresh.times_told, len(bench.tunnel_dialer.dials)) == (0, 1)
     connection = bench.tunnel_dialer.dials[0].succeed()
     assert fresh.connections == [connection]
-    assert not bench.dialer.dials  # none that nobody waits for
+
+
+def test_no_dial_is_left_that_nobody_waits_for() -> None:
+    bench = both(max_connections=3)
+    first = bench.one()
+    bench.open(**limited(1))
+    waiters = bench.ask(3)
+    assert (len(bench.dialer.dials), bench.counts) == (2, (1, 0, 3, 3))
+    first.exchange.send_reset(HTTP_1_1_REQUIRED)
+    assert bench.dialer.dials == []
+    assert [waiter.times_told for waiter in waiters] == [0, 0, 0]
+    for _ in waiters:
+        bench.tunnel_dialer.dials[0].succeed()
+    assert [len(waiter.connections) for waiter in waiters] == [1, 1, 1]
 
 
 def test_pool_that_is_closed_falls_back_to_nothing() -> None:
