@@ -5,7 +5,13 @@ from __future__ import annotations
 import hpack
 import pytest
 
-from txgateway.transport.http2.header_encoder import MAX_KNOWN_FIELDS, NOT_IN_TABLE, HeaderEncoder
+from txgateway.transport.http2.header_encoder import (
+    MAX_CHANGES,
+    MAX_KNOWN_FIELDS,
+    MAX_NAMES,
+    NOT_IN_TABLE,
+    HeaderEncoder,
+)
 from txgateway.transport.http2.hpack import NeverIndexed
 
 MAX_LIST = 128 * 1024
@@ -113,3 +119,34 @@ def test_field_that_came_as_never_indexed_stays_that() -> None:
         for _ in range(3):
             assert read(reader, encoder.encode([NeverIndexed((name, name, b"s"))])) == [(name, b"s", False)]
         assert name not in {bytes(name) for name, _ in reader.header_table.dynamic_entries}
+
+
+def names_in(reader: hpack.Decoder) -> list[bytes]:
+    return [bytes(name) for name, _ in reader.header_table.dynamic_entries]
+
+
+def test_field_that_changes_each_time_is_kept_out_of_the_table_in_the_end() -> None:
+    encoder, reader = HeaderEncoder(), hpack.Decoder()
+    for number in range(3 * MAX_CHANGES):
+        pairs = [(b"x-a", b"1"), (b"x-run", b"%d" % number), (b"link", b"<a>"), (b"link", b"<b>"), (b"x-b", b"2")]
+        block = encoded(encoder, pairs)
+        assert read(reader, block) == [(name, value, True) for name, value in pairs]
+    assert len(block) == 4 + len(b"\x00\x05x-run\x0247")
+    assert names_in(reader).count(b"x-run") <= MAX_CHANGES + 1
+    assert encoder._known
+
+
+def test_field_that_changes_now_and_then_stays_in_the_table() -> None:
+    encoder, reader = HeaderEncoder(), hpack.Decoder()
+    for number in range(20 * MAX_CHANGES):
+        block = encoded(encoder, [(b"date", b"second %d" % (number // 10))])
+        read(reader, block)
+    assert len(block) == 1
+
+
+def test_names_that_are_watched_are_a_bounded_number() -> None:
+    encoder, reader = HeaderEncoder(), hpack.Decoder()
+    for number in range((MAX_CHANGES + 2) * 3 * MAX_NAMES):
+        pairs = [(b"x-%d" % (number % (3 * MAX_NAMES)), b"%d" % number)]
+        assert [field[:2] for field in read(reader, encoded(encoder, pairs))] == pairs
+        assert len(encoder._seen) + len(encoder._changing) <= MAX_NAMES
