@@ -174,14 +174,17 @@ class MultiplexedPool(ConnectionPool):
         self._dial_for_pending()
 
     def on_spare(self, connection: Http2ClientConnection) -> None:
-        """There is room: for who waits longest."""
+        """There is room: for who waits longest, who may stand beside and want the place of a connection that is idle."""
         while connection.spare > 0 and connection in self._shared:
+            if not connection.streams and self.beside is not None:
+                own_turn_at = next(iter(self._pending.values()), math.inf)
+                if self.beside.turn_at < own_turn_at:
+                    connection.retire()
+                    return
             waiter = self._next_for(connection)
             if waiter is None:
-                break
+                return
             waiter.on_connection(connection.exchange())
-        if not connection.streams and self.beside is not None and self.beside.turn_at < math.inf:
-            connection.retire()
 
     def _next_for(self, connection: Http2ClientConnection) -> Waiter | None:
         """Take out who gets an exchange next.

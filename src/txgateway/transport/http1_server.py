@@ -348,10 +348,16 @@ class Http1ServerConnection(ResponseWriter):
             self._serve_held_later()
 
     def reset(self) -> None:
-        """Cut the connection, so that an incomplete response cannot look complete."""
-        self._out.clear()
+        """Cut the connection, so that an incomplete response cannot look complete.
+
+        What there is of it is sent before: who gets nothing at all takes its connection for one that has been closed
+        while it was idle, and may ask again.
+        """
         self._request = None
         self._state = DISCARD
+        out, self._out = self._out, []
+        if out:
+            self.transport.write(b"".join(out))
         self.transport.abortConnection()
 
     # --- the channel as one end of a tunnel ---------------------------------------------------------------------

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.helpers.http2_target import Http2Target
-from tests.integration.h2_frames import CANCEL, HTTP_1_1_REQUIRED, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, goaway
+from tests.helpers.http2_target import Http2Target, raw_headers
+from tests.integration.h2_frames import (
+    CANCEL,
+    HTTP_1_1_REQUIRED,
+    MAX_CONCURRENT_STREAMS,
+    REFUSED_STREAM,
+    data_frame,
+    goaway,
+    rst_stream,
+)
 from tests.unit.proxy.retrying import problem
 from tests.unit.support import MemoryClient, MemoryDialer, MemoryGateway, message
 
@@ -372,3 +380,17 @@ def test_slow_target_holds_its_client_up_and_no_other() -> None:
     assert (len(far.requests[1].body), far.requests[1].ended) == (300_000, True)
     gateway.answer(0)
     assert_answered(gateway, slow, attempts=1)
+
+
+def test_client_gets_what_there_is_of_an_answer_that_breaks_off_in_the_same_read() -> None:
+    """Or it would take the connection for one that was closed while it was idle, and ask again."""
+    gateway = Http2Gateway()
+    client = gateway.ask(message(b"/"))
+    head = raw_headers(1, [(b":status", b"200"), (b"content-length", b"10")])
+    gateway.targets[0].raw(head + data_frame(1, b"abc") + rst_stream(1, CANCEL))
+    gateway.turn()
+    received = client.received()
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\nabc")
+    assert client.transport.aborted
+    assert (gateway.log[-1].status, gateway.log[-1].reason) == (200, "UPSTREAM_RESET")

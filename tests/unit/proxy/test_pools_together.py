@@ -61,6 +61,26 @@ def test_tunnel_waits_for_a_place_of_requests() -> None:
     assert bench.counts == (1, 1, 0, 2)
 
 
+def test_place_goes_to_who_waits_longest_on_either_side() -> None:
+    bench = both(max_connections=1, max_pending=4)
+    first = bench.one()
+    bench.open(**limited(1))
+    tunnel = bench.one(tunnel=True)
+    bench.wait(0.1)
+    second = bench.one()
+    first.exchange.answer()
+    assert (second.times_told, len(bench.tunnel_dialer.dials)) == (0, 1)
+    bench.tunnel_dialer.dials[0].succeed()
+    assert tunnel.times_told == 1
+    bench.wait(0.1)
+    third = bench.one(tunnel=True)
+    close(tunnel)
+    bench.open(**limited(1))
+    assert (second.times_told, third.times_told) == (1, 0)  # this time it is the other way round
+    second.exchange.answer()
+    assert len(bench.tunnel_dialer.dials) == 1
+
+
 def test_busy_shared_connection_does_not_give_way() -> None:
     bench = both(max_connections=1)
     first, second = bench.ask(2)
