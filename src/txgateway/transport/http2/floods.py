@@ -31,12 +31,12 @@ BLOCK_BYTES: Final = 64 * 1024
 LIST_BYTES: Final = 64 * 1024
 TABLE_UPDATE_BYTES: Final = 16
 #: Work of one turn: a request counts as so many frames. The rest of a read waits for the next turn.
-TURN_FRAMES: Final = 512
+TURN_FRAMES: Final = 256
 REQUEST_FRAMES: Final = 16
 #: And so many fields of a header block as one.
 FIELDS_A_FRAME: Final = 3
 #: Streams that hear in one turn that their connection is gone; the others do in the next.
-LOST_STREAMS: Final = 32
+LOST_STREAMS: Final = 16
 #: Unsent bytes beyond which nothing more is read from a peer that does not read.
 UNSENT_BYTES: Final = 256 * 1024
 
