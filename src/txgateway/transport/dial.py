@@ -225,12 +225,12 @@ class _Dial(Generic[P]):
         self._connect(ImmediateConnector(host, port, self._factory(), cast("float", None), None, self._reactor))
 
     def _connect(self, connector: Any) -> None:
+        self._connector = connector  # it may be done before this returns
         try:
             connector.connect()
         except OSError as exc:  # a UNIX socket could not be made, which TCP connectors report like any other failure
+            self._connector = None
             self._reactor.callLater(0, self.connect_failed, exc.errno, str(exc))
-        else:
-            self._connector = connector
 
     def _factory(self) -> Any:
         factory: Any = _GreeterFactory(self)
@@ -259,6 +259,7 @@ class _Dial(Generic[P]):
             protocol = self._make_protocol(transport.negotiatedProtocol)
             transport.wrappedProtocol = protocol
         protocol.makeConnection(transport)
+        self._let_go()
         receiver.dialed(protocol)
 
     def connect_failed(self, error_number: int | None, text: str) -> None:
@@ -309,16 +310,26 @@ class _Dial(Generic[P]):
         return receiver
 
     def _drop_connection(self) -> None:
-        connector, self._connector = self._connector, None
-        greeter, self._greeter = self._greeter, None
+        connector, greeter = self._let_go()
         if greeter is not None:
-            greeter.dial = None
             transport: Any = greeter.transport
             transport.abortConnection()
         elif connector is not None:
-            factory: Any = connector.factory  # type: ignore[attr-defined]
-            getattr(factory, "wrappedFactory", factory).dial = None
             connector.stopConnecting()
+
+    def _let_go(self) -> tuple[Any, _Greeter[P] | None]:
+        """Forget what was dialed, and be forgotten, so that no cycle is left for the collector of each connection."""
+        connector: Any = self._connector
+        greeter = self._greeter
+        self._connector = self._greeter = None
+        if connector is not None:
+            factory = connector.factory
+            getattr(factory, "wrappedFactory", factory).dial = None
+        if greeter is not None:
+            greeter.dial = None
+            if connector is not None:
+                connector.transport = None  # only of use to who wants to stop it
+        return connector, greeter
 
 
 class _GreeterFactory(ClientFactory["_Greeter[Any]"]):
