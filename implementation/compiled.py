@@ -26,7 +26,7 @@ MODULES = (
     "ratelimit/bucket.py ratelimit/keys.py ratelimit/memory.py",
     "routing/*.py",
     "telemetry/access_log.py telemetry/cells.py telemetry/lines.py",
-    "transport/framing.py transport/heads.py transport/http1_*.py transport/interfaces.py transport/response_writer.py",
+    "transport/framing.py transport/heads.py transport/http1_*.py transport/interfaces.py transport/response_*.py",
     "transport/http2/*.py transport/server_tls.py transport/sockets.py transport/reactor.py transport/tunnel.py transport/wheel.py",
 )
 

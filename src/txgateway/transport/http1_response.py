@@ -11,7 +11,6 @@ import re
 from typing import Any
 
 from txgateway.errors import UpstreamProtocolError
-from txgateway.fields import ReceivedHeaders
 from txgateway.headers import HOP_BY_HOP, connection_tokens, end_to_end, field_values, parse_field_line
 from txgateway.transport.framing import FramingError, parse_content_length
 from txgateway.transport.heads import write_fields
@@ -22,6 +21,7 @@ from txgateway.transport.interfaces import (
     HeaderList,
     SharedHeaders,
 )
+from txgateway.transport.response_fields import ResponseFields
 
 #: Most end-to-end fields in a response head.
 MAX_RESPONSE_FIELDS = 200
@@ -107,7 +107,7 @@ _field_lines = _FieldLines()
 _status_lines = _StatusLines()
 
 
-class ResponseHead:
+class ResponseHead(ResponseFields):
     """A response head as understood; never changes.
 
     Attributes:
@@ -121,9 +121,6 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "_fields",
-        "_names",
-        "_wire",
         "content_length",
         "is_chunked",
         "is_http_11",
@@ -171,17 +168,6 @@ class ResponseHead:
         self.upgrade: HeaderList = []
         if self.status == 101:
             self.upgrade = [header for header in headers if header[0] == b"upgrade"]
-
-    def headers(self) -> ReceivedHeaders:
-        """The end-to-end fields, in a list of the caller's own."""
-        return ReceivedHeaders(self._fields, self._names.copy(), self._wire)
-
-    def serialise(self) -> None:
-        """Have the lines of the fields at hand, for a head that comes again."""
-        if not self._wire:
-            parts: list[bytes] = []
-            write_fields(parts, self._fields)
-            self._wire = b"".join(parts)
 
     def is_worth_keeping(self) -> bool:
         """Whether the head may come again, and holds nothing that is for one client only."""

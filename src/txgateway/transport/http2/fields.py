@@ -11,13 +11,12 @@ from typing import Final
 import httptools
 
 from txgateway.errors import BadRequest, GatewayError, HeadersTooLarge, MethodNotImplemented, UriTooLong
-from txgateway.fields import ReceivedHeaders
 from txgateway.headers import HOP_BY_HOP, is_token
 from txgateway.transport.framing import FORBIDDEN_TRAILERS, FramingError, parse_content_length
-from txgateway.transport.heads import write_fields
 from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
 from txgateway.transport.http2.header_decoder import PSEUDO, VALUE_BYTES, MalformedField
 from txgateway.transport.interfaces import NO_BODY, UNKNOWN_LENGTH, Header, HeaderList, RequestHead, ServerLimits
+from txgateway.transport.response_fields import ResponseFields
 from txgateway.transport.websocket import WEBSOCKET
 
 VERSION: Final = b"HTTP/2"
@@ -220,7 +219,7 @@ def read_trailers(fields: HeaderList) -> HeaderList:
     return [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS and field[0] != b"te"]
 
 
-class ResponseHead:
+class ResponseHead(ResponseFields):
     """A response's head as understood; never changes.
 
     Attributes:
@@ -228,7 +227,7 @@ class ResponseHead:
         length: the declared one of the body, or None.
     """
 
-    __slots__ = ("_fields", "_names", "_wire", "length", "status")
+    __slots__ = ("length", "status")
 
     def __init__(self, fields: HeaderList) -> None:
         """Read it.
@@ -244,17 +243,6 @@ class ResponseHead:
         self.length = _content_length(headers, self._names)
         self._fields = [header for header in headers if header[0] not in HOP_BY_HOP]
         self._wire = b""
-
-    def headers(self) -> ReceivedHeaders:
-        """The end-to-end fields, in a list of the caller's own."""
-        return ReceivedHeaders(self._fields, self._names.copy(), self._wire)
-
-    def serialise(self) -> None:
-        """Have the fields' lines at hand, for clients of HTTP/1.1 and a head that comes again."""
-        if not self._wire:
-            parts: list[bytes] = []
-            write_fields(parts, self._fields)
-            self._wire = b"".join(parts)
 
 
 _STATUSES: Final = {status.value: (b":status", b"", b"%d" % status.value) for status in HTTPStatus}
