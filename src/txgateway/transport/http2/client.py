@@ -200,7 +200,7 @@ class Http2ClientConnection(Http2Connection):
         if stream is None or stream.is_remote_closed:
             self._on_late_frame(stream_id, stream, "HEADERS")
         elif stream.has_head:
-            stream.on_trailers(fields if head is None else self.decode(block), has_ended=has_ended)
+            stream.receive_trailers(fields if head is None else self.decode(block), has_ended=has_ended)
         else:
             if head is None:
                 head = ResponseHead(fields)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from txgateway.errors import UpstreamError, UpstreamProtocolError
 from txgateway.transport.http2.codes import CANCEL, NO_ERROR, PROTOCOL_ERROR, StreamFault
-from txgateway.transport.http2.fields import ResponseHead, read_trailers
+from txgateway.transport.http2.fields import ResponseHead
 from txgateway.transport.http2.header_decoder import CONNECTION_SPECIFIC
 from txgateway.transport.http2.stream import Stream
 from txgateway.transport.http2.streams import ENDED
@@ -146,14 +146,10 @@ class ClientStream(Stream):
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
-    def on_trailers(self, fields: HeaderList, *, has_ended: bool) -> None:
+    def receive_trailers(self, fields: HeaderList, *, has_ended: bool) -> None:
         """A header block behind the response's."""
         self._touch()
-        if not has_ended:
-            raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
-        trailers = read_trailers(fields)
-        self.check_length(0, has_ended=True)
-        self.receive_end(trailers)
+        super().receive_trailers(fields, has_ended=has_ended)
 
     def on_head(self, head: ResponseHead, *, has_ended: bool) -> None:
         """A header block of a 1xx response, or of the response."""

@@ -74,6 +74,7 @@ def _static(name: bytes, value: bytes) -> Header | None:
 #: By index, so that there is no first one; nor one for ``transfer-encoding``, which HTTP/2 does not know.
 _STATIC: Final = (None, *(_static(name, value) for name, value in STATIC_TABLE))
 _FIRST_DYNAMIC: Final = len(_STATIC)
+_LARGEST_STATIC: Final = max(len(name) + len(value) for name, value in STATIC_TABLE) + FIELD_OVERHEAD
 
 
 class HeaderDecoder:
@@ -107,7 +108,7 @@ class HeaderDecoder:
         self._entries: list[Header] = []  # of the dynamic table, the newest last
         self._table_bytes = 0
         self._max_table_bytes = TABLE_BYTES
-        self._largest = max(_size(field) for field in _STATIC if field is not None)
+        self._largest = _LARGEST_STATIC
         self._has_malformed = False
         self._is_lasting = False
         self.count = 0

@@ -20,7 +20,7 @@ from txgateway.transport.http2.codes import (
     StreamFault,
 )
 from txgateway.transport.http2.connection import Http2Connection
-from txgateway.transport.http2.fields import read_request, read_trailers, repeated
+from txgateway.transport.http2.fields import read_request, repeated
 from txgateway.transport.http2.floods import (
     EARNED,
     LIST_BYTES,
@@ -247,11 +247,7 @@ class Http2ServerConnection(Http2Connection):
             raise StreamFault(STREAM_CLOSED, "HEADERS behind the end of the stream")
         if stream.is_connect:  # RFC 9113 section 8.5
             raise StreamFault(PROTOCOL_ERROR, "HEADERS in a tunnel")
-        if not has_ended:
-            raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
-        trailers = read_trailers(fields)
-        stream.check_length(0, has_ended=True)
-        stream.receive_end(trailers)
+        stream.receive_trailers(fields, has_ended=has_ended)
 
     def on_stream_reset(self, stream: ServerStream, code: int) -> None:
         self.close_stream(stream, RESET_BY_PEER)

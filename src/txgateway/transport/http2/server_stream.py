@@ -30,6 +30,7 @@ class ServerStream(Stream):
 
     Attributes:
         peer_ip, scheme, local_port, client_certificate, forwarded: of the connection.
+        is_connect: a tunnel, or about to be one: nothing but DATA has a meaning here.
         deadline: until when the client has to take what is left of an answer that is complete.
     """
 
@@ -37,7 +38,6 @@ class ServerStream(Stream):
         "_bodiless",
         "_body_left",
         "_head",
-        "_is_connect",
         "_is_mute",
         "_last_queued",
         "_request",
@@ -46,6 +46,7 @@ class ServerStream(Stream):
         "deadline",
         "factory",
         "forwarded",
+        "is_connect",
         "local_port",
         "peer_ip",
         "scheme",
@@ -80,11 +81,6 @@ class ServerStream(Stream):
         self.connection.memo = memo
 
     @property
-    def is_connect(self) -> bool:
-        """A tunnel, or about to be one: nothing but DATA has a meaning here."""
-        return self._is_connect
-
-    @property
     def transport(self) -> Any:
         """The connection's."""
         return self.connection.transport
@@ -93,7 +89,7 @@ class ServerStream(Stream):
         """The head is here; returns the request."""
         self._head = head
         self._left = head.length
-        self._is_connect = bool(head.upgrade)
+        self.is_connect = bool(head.upgrade)
         self._request: Any = self.factory.request_class(self, head)
         return self._request
 
@@ -194,11 +190,11 @@ class ServerStream(Stream):
         if status == 204:
             length = NO_BODY  # RFC 9110 section 8.6
         self._body_left = length
-        if self._is_connect and status // 100 == 2:  # to the client it would begin a tunnel
+        if self.is_connect and status // 100 == 2:  # to the client it would begin a tunnel
             _log.error("an answer of {status} to CONNECT without a tunnel", status=status)
             self.reset()
             return
-        self._is_connect = False
+        self.is_connect = False
         fields = [status_field(status), *headers]
         if not has_field(headers, b"date"):
             fields.append((b"date", b"", self.factory.http_date()))  # RFC 9110 section 6.6.1
@@ -261,7 +257,7 @@ class ServerStream(Stream):
             return
         if self.is_remote_closed:
             self.connection.close_stream(self, ENDED)
-        elif self._is_connect:  # a tunnel ends with END_STREAM both ways (RFC 8441 section 5)
+        elif self.is_connect:  # a tunnel ends with END_STREAM both ways (RFC 8441 section 5)
             self._last_queued = 0
             self.deadline = self.connection.wheel.after(LINGER_S)
             self.connection.wheel.watch_coarse(self)

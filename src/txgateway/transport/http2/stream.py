@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txgateway.transport.http2 import frames
 from txgateway.transport.http2.codes import PROTOCOL_ERROR, StreamFault
+from txgateway.transport.http2.fields import read_trailers
 from txgateway.transport.http2.frames import END_STREAM
 from txgateway.transport.interfaces import UNKNOWN_LENGTH, HeaderList
 
@@ -216,6 +217,18 @@ class Stream:
             self.on_data(data)
         if has_ended:
             self.receive_end([])
+
+    def receive_trailers(self, fields: HeaderList, *, has_ended: bool) -> None:
+        """A header block behind the head's.
+
+        Raises:
+            StreamFault: it is none of trailers.
+        """
+        if not has_ended:
+            raise StreamFault(PROTOCOL_ERROR, "trailers that do not end the stream")
+        trailers = read_trailers(fields)
+        self.check_length(0, has_ended=True)
+        self.receive_end(trailers)
 
     def receive_end(self, trailers: HeaderList) -> None:
         """The peer has sent everything; what is held is delivered before the end of it."""
